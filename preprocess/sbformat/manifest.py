@@ -1,0 +1,380 @@
+"""manifest.json: what a prepared color space holds, where every chunk lies and how to tell damage.
+
+A shard exists only if the manifest says so (or, while a build runs, its journal). The manifest is written last, in
+one atomic step, and carries a digest of itself. It names no host, user, absolute time or process, so that the same
+images and options give the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbformat.errors import ManifestError, SchemaVersionError
+from sbformat.schema import (
+    COLORSPACES,
+    FORMAT_NAME,
+    SCHEMA_VERSION,
+    Colorspace,
+    DatasetSpec,
+    TargetSpec,
+    attribute_label,
+    class_label,
+    shard_datasets,
+)
+
+MANIFEST_NAME = "manifest.json"
+CHECKSUM_HEX = 16  # digits of one xxh3_64
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTable:
+    """Where the chunks of one dataset lie in the shard file, and their checksums.
+
+    Every chunk holds `rows` rows (the last one padded with zeros). Uncompressed chunks have one size and lie
+    `stride` bytes apart; compressed ones have `offsets` and `sizes` of their own.
+    """
+
+    rows: int
+    checksums: str
+    """xxh3_64 of each chunk's bytes as they lie in the file, 16 hexadecimal digits each."""
+    offset: int = 0
+    stride: int = 0
+    offsets: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def compressed(self) -> bool:
+        """True where chunks have sizes of their own."""
+        return bool(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.checksums) // CHECKSUM_HEX
+
+    def checksum(self, chunk: int) -> str:
+        """Return the 16 hexadecimal digits of one chunk."""
+        return self.checksums[chunk * CHECKSUM_HEX : (chunk + 1) * CHECKSUM_HEX]
+
+    def extent(self, chunk: int, row_bytes: int) -> tuple[int, int]:
+        """Return (offset, bytes) of one chunk in the file."""
+        if self.compressed:
+            return self.offsets[chunk], self.sizes[chunk]
+        return self.offset + chunk * self.stride, self.rows * row_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that say something, as JSON values."""
+        place: dict[str, Any] = (
+            {"offsets": list(self.offsets), "sizes": list(self.sizes)}
+            if self.compressed
+            else {"offset": self.offset, "stride": self.stride}
+        )
+        return {"rows": self.rows, **place, "xxh3_64": self.checksums}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ChunkTable:
+        """Inverse of `to_json`."""
+        return cls(
+            rows=data["rows"],
+            checksums=data["xxh3_64"],
+            offset=data.get("offset", 0),
+            stride=data.get("stride", 0),
+            offsets=tuple(data.get("offsets", ())),
+            sizes=tuple(data.get("sizes", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """One shard file: name, images, size, digest and chunk tables.
+
+    A slice of which no image survived has `count` 0 and no file.
+    """
+
+    name: str
+    count: int
+    bytes: int
+    xxh3_128: str
+    """Of the whole file: finds damage outside the chunks as well."""
+    datasets: dict[str, Any]
+    """Dataset name -> `ChunkTable` as JSON: parsed by `chunks` when a shard is opened, as a manifest may hold 100,000."""
+
+    def chunks(self, dataset: str) -> ChunkTable:
+        """Return the chunk table of one dataset."""
+        return ChunkTable.from_json(self.datasets[dataset])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "name": self.name,
+            "count": self.count,
+            "bytes": self.bytes,
+            "xxh3_128": self.xxh3_128,
+            "datasets": self.datasets,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ShardRecord:
+        """Inverse of `to_json`."""
+        return cls(data["name"], data["count"], data["bytes"], data["xxh3_128"], data["datasets"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitManifest:
+    """One split: how many images were listed, kept and rejected, its shards, files and statistics."""
+
+    source: dict[str, Any]
+    """Adapter and path as given on the command line."""
+    listed: int
+    rejected: dict[str, int]
+    """Reason code -> images. listed = images + all of these."""
+    label_kind: str | None
+    """``class``, ``attribute`` or None."""
+    files: dict[str, str]
+    """sha256 of ``sources.txt`` and ``rejects.jsonl`` beside the shards."""
+    statistics: dict[str, Any]
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def images(self) -> int:
+        """Number of images in all shards."""
+        return sum(shard.count for shard in self.shards)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "source": self.source,
+            "listed": self.listed,
+            "images": self.images,
+            "rejected": self.rejected,
+            "label_kind": self.label_kind,
+            "files": self.files,
+            "statistics": self.statistics,
+            "shards": [shard.to_json() for shard in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SplitManifest:
+        """Inverse of `to_json`."""
+        return cls(
+            source=data["source"],
+            listed=data["listed"],
+            rejected=data["rejected"],
+            label_kind=data["label_kind"],
+            files=data["files"],
+            statistics=data["statistics"],
+            shards=tuple(ShardRecord.from_json(shard) for shard in data["shards"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One prepared color space; `root` is its folder, ``data_cache/<colorspace>``."""
+
+    root: Path
+    colorspace: Colorspace
+    image_size: int
+    target: TargetSpec
+    label_names: tuple[str, ...]
+    """Class names or attribute names; empty where no split is labeled."""
+    recipe: dict[str, Any]
+    """Every other option that decides the bytes (resize, seed, images per shard, compression, ...)."""
+    provenance: dict[str, Any]
+    """Color convention and versions of the software that wrote the shards."""
+    splits: dict[str, SplitManifest]
+
+    @property
+    def compression(self) -> str:
+        """``none`` or ``zstd``."""
+        return str(self.recipe["compression"])
+
+    def datasets(self, split: str) -> dict[str, DatasetSpec]:
+        """Return the datasets in each shard of `split`, in file order."""
+        kind = self.splits[split].label_kind
+        label = {None: None, "class": class_label(), "attribute": attribute_label(len(self.label_names))}[kind]
+        return shard_datasets(self.colorspace, self.image_size, self.target, label)
+
+    def shard_path(self, split: str, shard: ShardRecord) -> Path:
+        """Return the path of one shard file."""
+        return self.root / split / shard.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole manifest as JSON values, with its digest."""
+        body = {
+            "format": FORMAT_NAME,
+            "schema": SCHEMA_VERSION,
+            "colorspace": self.colorspace,
+            "image_size": self.image_size,
+            "target": self.target.to_json(),
+            "label_names": list(self.label_names),
+            "recipe": self.recipe,
+            "provenance": self.provenance,
+            "splits": {name: split.to_json() for name, split in self.splits.items()},
+        }
+        return {**body, "sha256": json_digest(body)}
+
+    def write(self) -> None:
+        """Put ``manifest.json`` into `root` in one atomic, durable step."""
+        write_atomically(self.root / MANIFEST_NAME, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read ``manifest.json`` at `path` (the file or its folder) and check its own digest.
+
+        Raises
+        ------
+        ManifestError
+            Missing, unreadable, damaged or not a manifest.
+        SchemaVersionError
+            Written under another schema version.
+        """
+        path = path / MANIFEST_NAME if path.is_dir() else path
+        data = _load_json(path)
+        check_schema(data, path)
+        expected, found = data.pop("sha256", None), json_digest(data)
+        if expected != found:
+            raise ManifestError(
+                f"{path}: its content has digest {found[:16]}…, the file says {str(expected)[:16]}…: damaged or edited. "
+                f"Restore it, or build again with --overwrite"
+            )
+        try:
+            return cls(
+                root=path.parent,
+                colorspace=data["colorspace"],
+                image_size=data["image_size"],
+                target=TargetSpec.from_json(data["target"]),
+                label_names=tuple(data["label_names"]),
+                recipe=data["recipe"],
+                provenance=data["provenance"],
+                splits={name: SplitManifest.from_json(split) for name, split in data["splits"].items()},
+            )
+        except (KeyError, TypeError) as error:
+            raise ManifestError(f"{path}: not a manifest of schema {SCHEMA_VERSION} ({error!r})") from error
+
+
+def open_manifest(root: Path, colorspace: str | None = None) -> Manifest:
+    """Find and read the manifest under `root`, a ``data_cache`` folder or one color space's folder in it.
+
+    Raises
+    ------
+    ManifestError
+        None there, several and no `colorspace` to choose by, or the one asked for is missing.
+    """
+    if (root / MANIFEST_NAME).is_file():
+        manifest = Manifest.read(root)
+        if colorspace not in (None, manifest.colorspace):
+            raise ManifestError(f"{root} holds {manifest.colorspace}, {colorspace} was asked for")
+        return manifest
+    found = prepared_colorspaces(root)
+    if not found:
+        raise ManifestError(
+            f"{root}: no prepared shards here (no {MANIFEST_NAME}). Build them: sbprep build --out {root} --colorspace lab"
+        )
+    if colorspace is None and len(found) > 1:
+        raise ManifestError(f"{root} holds {', '.join(found)}: choose one with --colorspace")
+    chosen = colorspace or found[0]
+    if chosen not in found:
+        raise ManifestError(f"{root} holds {', '.join(found)}, {chosen} was asked for")
+    return Manifest.read(root / chosen)
+
+
+def prepared_colorspaces(root: Path) -> list[Colorspace]:
+    """Return the color spaces that have a manifest under `root`."""
+    return [cast(Colorspace, name) for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
+
+
+def merge_shards(shards: Sequence[tuple[int, ShardRecord]], expected: int, where: str) -> tuple[ShardRecord, ...]:
+    """Order the records of one split by shard number and check that each of `expected` is there once.
+
+    Raises
+    ------
+    ManifestError
+        A shard is missing, or two records of it disagree.
+    """
+    by_number: dict[int, ShardRecord] = {}
+    for number, record in shards:
+        if by_number.setdefault(number, record) != record:
+            raise ManifestError(
+                f"{where}: shard {number} was built twice with different content. Were the sources changed in between? "
+                f"Build again with --overwrite"
+            )
+    missing = [number for number in range(expected) if number not in by_number]
+    if missing:
+        shown = ", ".join(str(number) for number in missing[:8]) + (", …" if len(missing) > 8 else "")
+        raise ManifestError(
+            f"{where}: {len(missing)} of {expected} shards are missing (number {shown}). "
+            f"Run the partitions that make them, then sbprep merge again"
+        )
+    return tuple(by_number[number] for number in range(expected))
+
+
+def statistics_from_sums(
+    sums: NDArray[np.int64], square_sums: NDArray[np.int64], pixels: int
+) -> tuple[list[float], list[float]]:
+    """Return (mean, std) of each channel in stored units 0…255, from exact integer sums over `pixels` values each."""
+    mean = [int(total) / pixels for total in sums]
+    variance = [
+        (int(squares) * pixels - int(total) ** 2) / pixels**2 for total, squares in zip(sums, square_sums, strict=True)
+    ]
+    return mean, [value**0.5 for value in variance]
+
+
+def json_digest(data: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON text of `data` (sorted keys, no spaces, ASCII)."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_schema(data: dict[str, Any], path: Path) -> None:
+    """Raise unless `data` says that it is of this format and schema version."""
+    if data.get("format") != FORMAT_NAME:
+        raise ManifestError(f"{path}: format {data.get('format')!r}, expected {FORMAT_NAME!r}: not written by sbprep")
+    if data.get("schema") != SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"{path}: schema {data.get('schema')}, this version reads {SCHEMA_VERSION}. "
+            f"Install the version that wrote it, or build again with --overwrite"
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Make `path` hold `content`: whole and durable, or untouched."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: missing. Build it: sbprep build, or sbprep merge after partitions") from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(
+            f"{path}: not readable as JSON ({error}). Restore it, or build again with --overwrite"
+        ) from error
+    if not isinstance(data, dict):
+        raise ManifestError(f"{path}: holds {type(data).__name__}, expected a JSON object")
+    return data

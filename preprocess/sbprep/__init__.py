@@ -1,0 +1,1 @@
+"""Offline preparation: images in, verified HDF5 shards out (docs/architecture.md)."""

@@ -1,0 +1,5 @@
+"""``python -m sbprep``."""
+
+from sbprep.cli import main
+
+main(prog_name="sbprep")

@@ -1,0 +1,253 @@
+"""Command line of the preparation stage: parse, one call, print. Library errors become messages here, nowhere else."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar, get_args
+
+import click
+import sbformat
+from sbformat.errors import SplitbrainError
+from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
+
+from sbprep.config import Backend, BuildConfig, Resize, partition_from_text, worker_count
+from sbprep.sources import DATASETS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_DAMAGED = 3
+EXIT_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Turns the errors of the library into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except SplitbrainError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Shards already built are kept: run the same command again to go on.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # A job scheduler's SIGTERM ends a build the way Ctrl-C does: workers stopped, temporary files removed.
+    raise KeyboardInterrupt
+
+
+def _choice(values: Any) -> click.Choice[str]:
+    return click.Choice(list(values))
+
+
+def _path_options(function: F) -> F:
+    for split in reversed(SPLITS):
+        function = click.option(f"--{split}", type=click.Path(path_type=Path), help=f"Images of split {split}.")(
+            function
+        )
+    source = "A whole data set: folder, archive or binary files; its splits are found by name. None: the built-in set."
+    return click.option("--source", type=click.Path(path_type=Path), help=source)(function)
+
+
+_ROOT = click.argument("root", type=click.Path(path_type=Path), default="data_cache")
+_COLORSPACE = click.option("--colorspace", type=_choice(COLORSPACES), help="Which one, where the folder holds several.")
+_WORKERS = click.option("--workers", default=-1, show_default=True, help="Processes; -1: one a core.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(sbformat.__version__, prog_name="sbprep")
+def main() -> None:
+    """Convert an image set once to Lab shards that sbtrain streams to the GPU.
+
+    \b
+    Exit codes:
+      0    done (rejected images, if any, are listed in rejects.jsonl)
+      1    failed; the message says what to do, and nothing already built is lost
+      2    an option is wrong
+      3    verify found damage (and, with --repair, could not mend it)
+      130  interrupted; the same command goes on
+
+    \b
+    Example:
+        sbprep build --colorspace rescaled_lab
+    """
+
+
+@main.command()
+@click.option("--dataset", type=_choice(DATASETS), default="auto", show_default=True, help="How to read the paths.")
+@_path_options
+@click.option(
+    "--colorspace",
+    "colorspaces",
+    type=_choice(COLORSPACES),
+    multiple=True,
+    required=True,
+    help="May be given several times.",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@click.option("--image-size", default=96, show_default=True, help="Side of the stored images, in pixels.")
+@click.option(
+    "--resize",
+    type=_choice(get_args(Resize)),
+    default="crop",
+    show_default=True,
+    help="crop: shorter side to the size, then the center; squash: both sides.",
+)
+@click.option("--target-size", default=12, show_default=True, help="Cells along each side of a target map.")
+@click.option("--bins-single", default=100, show_default=True, help="Bins of L or R.")
+@click.option("--bins-dual", default=10, show_default=True, help="Bins of each of a and b, or G and B.")
+@click.option(
+    "--bins", type=_choice(get_args(Bins)), default="uniform", show_default=True, help="zhang: 50 L and 313 ab bins."
+)
+@click.option(
+    "--rescale",
+    type=_choice(get_args(Rescale)),
+    default="ab",
+    show_default=True,
+    help="rescaled_lab: channels whose bins follow each image's own range.",
+)
+@_WORKERS
+@click.option(
+    "--backend", type=_choice(get_args(Backend)), default="loky", show_default=True, help="Processes or threads."
+)
+@click.option("--partition", metavar="I/N", help="Make part I of N (from 1); join them with sbprep merge.")
+@click.option("--images-per-shard", default=4096, show_default=True)
+@click.option("--compression", type=_choice(get_args(Compression)), default="none", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Key of the order in which images are stored.")
+@click.option("--limit", type=int, help="Keep this many images of each split.")
+@click.option("--on-error", default="skip", show_default=True, help="Rejected images: skip, fail or limit=N.")
+@click.option("--dry-run", is_flag=True, help="List, estimate bytes and time, write nothing.")
+@click.option("--overwrite", is_flag=True, help="Discard what the folder of each color space holds.")
+def build(dry_run: bool, **options: Any) -> None:
+    """Convert images to verified shards, once; the same command goes on where an earlier one stopped.
+
+    \b
+    Example:
+        sbprep build --train photos/train --val photos/val --colorspace lab --colorspace rescaled_lab
+    """
+    from sbprep import pipeline, report  # heavy: Numba and OpenCV load only for commands that convert
+    from sbprep.plan import make_plan
+
+    plan = make_plan(_build_config(options))
+    if dry_run:
+        click.echo(report.dry_run_text(plan))
+        return
+    click.echo(report.plan_text(plan), err=True)
+    with report.ProgressPrinter() as progress:
+        outcome = pipeline.run_plan(plan, progress)
+    click.echo(report.outcome_text(outcome, plan))
+
+
+def _build_config(options: dict[str, Any]) -> BuildConfig:
+    target = TargetSpec(
+        size=options.pop("target_size"),
+        bins=options.pop("bins"),
+        single=options.pop("bins_single"),
+        dual=options.pop("bins_dual"),
+        rescale=options.pop("rescale"),
+    )
+    paths = {name: path for name in ("source", *SPLITS) if (path := options.pop(name)) is not None}
+    partition = options.pop("partition")
+    return BuildConfig(
+        **options, target=target, paths=paths, partition=None if partition is None else partition_from_text(partition)
+    )
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path), default="data_cache")
+def merge(out: Path) -> None:
+    """Join the partitions of a build into one manifest.
+
+    \b
+    Example:
+        sbprep merge data_cache
+    """
+    from sbprep import report, store
+
+    for manifest in store.merge(out):
+        click.echo(report.manifest_text(manifest))
+
+
+@main.command()
+@_ROOT
+@_COLORSPACE
+@_WORKERS
+@click.option("--repair", is_flag=True, help="Make damaged shards again from the images.")
+def verify(root: Path, colorspace: str | None, workers: int, repair: bool) -> None:
+    """Read every byte and name whatever differs from the manifest: shard, chunk and images.
+
+    \b
+    Example:
+        sbprep verify data_cache
+    """
+    from sbprep import report
+    from sbprep import verify as verification
+
+    left = 0
+    for manifest in _manifests(root, colorspace):
+        damage = report.show_damage(manifest, verification.find_damage(manifest, worker_count(workers)))
+        if damage and repair:
+            with report.ProgressPrinter() as progress:
+                made = verification.repair(manifest, damage, workers, progress)
+            damage = list(verification.find_damage(manifest, worker_count(workers)))
+            click.echo(f"{manifest.root}: {made} shards made again, {len(damage)} places still damaged")
+        left += len(damage)
+    if left:
+        sys.exit(EXIT_DAMAGED)
+
+
+def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
+    if colorspace is None and not (root / "manifest.json").is_file() and (found := prepared_colorspaces(root)):
+        return [open_manifest(root, name) for name in found]
+    return [open_manifest(root, colorspace)]
+
+
+@main.command()
+@_ROOT
+@_COLORSPACE
+@click.option("--split", type=_choice(SPLITS), help="Only this split.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw a contact sheet into this PNG file."
+)
+@click.option("--images", default=8, show_default=True, help="Images on the sheet.")
+def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path | None, images: int) -> None:
+    """Print counts, channel statistics and bins in use; draw a contact sheet.
+
+    \b
+    Example:
+        sbprep inspect data_cache --colorspace rescaled_lab --sheet sheet.png
+    """
+    from sbprep import inspect as inspection
+
+    manifests = _manifests(root, colorspace)
+    for manifest in manifests:
+        click.echo(inspection.summary(manifest, split))
+        if sheet is not None:
+            several = len(manifests) > 1
+            path = sheet.with_stem(f"{sheet.stem}-{manifest.colorspace}") if several else sheet
+            inspection.write_sheet(manifest, split, images, path)
+            click.echo(f"  contact sheet: {path}")
+
+
+@main.command()
+@click.option("--source", type=click.Path(path_type=Path), help="Images to measure with; none: generated ones as JPEG.")
+@click.option("--images", default=2000, show_default=True, help="Number of images.")
+@_WORKERS
+def bench(source: Path | None, images: int, workers: int) -> None:
+    """Measure this machine: conversion and whole builds beside scikit-image, OpenCV and the published pipeline.
+
+    \b
+    Example:
+        sbprep bench --images 2000
+    """
+    from sbprep import bench as benchmark
+
+    for line in benchmark.run(source, images, workers):
+        click.echo(line)

@@ -1,0 +1,209 @@
+"""What a build has done so far: an append-only file of finished shards beside them, until the manifest replaces it.
+
+One journal a color space and partition. Its first line says what is being built; every further line is one finished
+shard, written and fsynced after the shard itself is durable. A torn last line is dropped. The open journal is locked,
+so two builds cannot write one folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sbformat.errors import BuildError, ManifestError, SourceError
+from sbformat.manifest import ShardRecord, check_schema, fsync_folder
+from sbformat.schema import FORMAT_NAME, SCHEMA_VERSION
+
+Key = tuple[str, int]
+Partition = tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """One finished slice of a split: its shard, its rejects and its share of the statistics."""
+
+    split: str
+    number: int
+    record: ShardRecord
+    rejects: list[dict[str, Any]]
+    """source_index, path, code and detail of each image left out, in shard order"""
+    statistics: dict[str, Any]
+    """Integer counts and sums, so that any grouping adds up to the same."""
+
+    @property
+    def key(self) -> Key:
+        """(split, shard number)."""
+        return self.split, self.number
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**vars(self), "record": self.record.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ShardResult:
+        """Inverse of `to_json`."""
+        return cls(**{**data, "record": ShardRecord.from_json(data["record"])})
+
+
+class Journal:
+    """The journals of one color space's folder: every finished shard in `results`, and one file open for more.
+
+    Parameters
+    ----------
+    root : Path
+        ``data_cache/<colorspace>``
+    header : dict
+        What is being built; journals already there must say the same.
+    partition : (i, n) or None
+
+    Raises
+    ------
+    ManifestError
+        A journal there was begun with other options or software.
+    SourceError
+        The images to read have changed since.
+    BuildError
+        Another build has this journal open, or the folder cannot be written.
+    """
+
+    def __init__(self, root: Path, header: dict[str, Any], partition: Partition) -> None:
+        self.path = root / journal_name(partition)
+        self.results: dict[Key, ShardResult] = {}
+        self._file = open_locked(self.path)
+        for path in journal_paths(root):
+            found, results = read_journal(path)
+            if found is not None:
+                check_same(found, header, path)
+            self.results.update({result.key: result for result in results})
+        _drop_torn_line(self.path, self._file)
+        if os.fstat(self._file).st_size == 0:
+            self._append({"format": FORMAT_NAME, "schema": SCHEMA_VERSION, **header})
+            fsync_folder(root)
+
+    def add(self, result: ShardResult) -> None:
+        """Record a shard that is durable under its final name."""
+        self._append(result.to_json())
+        self.results[result.key] = result
+
+    def close(self) -> None:
+        """Unlock and close."""
+        os.close(self._file)
+
+    def _append(self, data: dict[str, Any]) -> None:
+        line = (json.dumps(data, separators=(",", ":")) + "\n").encode()
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise BuildError(
+                f"{self.path}: cannot be written ({error.strerror}). Nothing already built is lost: make room, and run "
+                f"the same command again"
+            ) from error
+
+
+def journal_name(partition: Partition) -> str:
+    """File name of a journal."""
+    return "journal.jsonl" if partition is None else f"journal-{partition[0]}-of-{partition[1]}.jsonl"
+
+
+def journal_paths(root: Path) -> list[Path]:
+    """Return every journal in a color space's folder."""
+    return sorted(root.glob("journal*.jsonl"))
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[ShardResult]]:
+    """Read (header, finished shards); a header of None means that the file was cut before its first line ended."""
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    if not lines:
+        return None, []
+    try:
+        header, *rest = (json.loads(line) for line in lines)
+        check_schema(header, path)
+        return header, [ShardResult.from_json(data) for data in rest]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path}: not a readable journal ({error!r}). Begin anew with --overwrite") from error
+
+
+def check_same(found: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
+    """Raise unless the header `found` in `path` says what this build says, naming every field that differs."""
+    sources, now = found.get("sources", {}), asked["sources"]
+    for split in {**sources, **now}:
+        before, after = sources.get(split), now.get(split)
+        if before != after:
+            raise SourceError(
+                f"{path.parent}: the images of split {split} are not the ones that this build was begun with: "
+                f"{_listing_text(before)} then, {_listing_text(after)} now. Restore them, or begin anew with --overwrite"
+            )
+    for part in ("recipe", "provenance"):
+        differ = _differences(found.get(part, {}), asked[part])
+        if differ:
+            raise ManifestError(
+                f"{path.parent} holds a build with other {'options' if part == 'recipe' else 'software'}: "
+                f"{'; '.join(differ)}. Use the same, another --out, or --overwrite to discard it"
+            )
+    if found.get("label_names") != asked["label_names"]:
+        raise ManifestError(f"{path.parent} holds a build with other class names. Use another --out, or --overwrite")
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name in {**found, **asked}:
+        before, after = found.get(name), asked.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _differences(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name} {before!r} there, {after!r} asked for")
+    return lines
+
+
+def _listing_text(source: dict[str, Any] | None) -> str:
+    if source is None:
+        return "none"
+    names, dates = source["fingerprint"][:8], source.get("dates", "")[:8]
+    return f"{source['listed']:,} images in {source['path']} (names, sizes and labels {names}, dates {dates})"
+
+
+def open_locked(path: Path) -> int:
+    """Open a journal for appending and lock it against other builds; return the file descriptor.
+
+    Raises
+    ------
+    BuildError
+        Another build has it, or it cannot be written.
+    """
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise BuildError(
+                f"{path}: cannot be written ({error.strerror}). Choose another --out, or permit writing"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise BuildError(f"{path}: another sbprep is building here. Wait for it, or use another --out") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            # A file system without locks: writing goes on, since every step is atomic and gives the same bytes.
+        try:
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        os.close(file)  # the build that held the lock finished and removed the file in between
+
+
+def _drop_torn_line(path: Path, file: int) -> None:
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        os.ftruncate(file, whole)

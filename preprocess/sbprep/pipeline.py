@@ -1,0 +1,199 @@
+"""The build: plan -> tasks -> workers -> commit -> manifest. The only module that imports joblib.
+
+Workers make shards under temporary names; this process alone makes them visible (fsync, rename) and journals them,
+which overlaps with the workers' computing. Killed anywhere, the same command goes on where the journal ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import joblib
+from joblib.externals.loky import get_reusable_executor
+from sbformat.errors import BuildError
+from sbformat.manifest import Manifest
+from sbformat.schema import Colorspace
+
+from sbprep.config import BuildConfig
+from sbprep.journal import Key, ShardResult
+from sbprep.plan import Plan, Unit, group_units, make_plan
+from sbprep.store import Store
+from sbprep.worker import Finished, Output, Task, in_flight, run_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a call of `build` is."""
+
+    images: int
+    """Images listed for the shards made so far in this call."""
+    total: int
+    """Images listed for all the shards to make in this call."""
+    shards: int
+    total_shards: int
+    rejected: int
+    """Images rejected so far, by earlier calls too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a build left."""
+
+    manifests: dict[Colorspace, Manifest | None]
+    """None where other partitions are still to be made and merged."""
+    made: int
+    """Shards made by this call."""
+
+
+Report = Callable[[Progress], None]
+
+
+def build(config: BuildConfig, report: Report = lambda progress: None) -> Outcome:
+    """Build, or go on building, every color space of `config`.
+
+    Raises
+    ------
+    SplitbrainError
+        See the tree in `sbformat.errors`; nothing already committed is lost.
+    """
+    return run_plan(make_plan(config), report)
+
+
+def run_plan(
+    plan: Plan, report: Report = lambda progress: None, redo: dict[Colorspace, set[Key]] | None = None
+) -> Outcome:
+    """Build what `plan` lays out; `redo` names shards to make again although they look sound from outside."""
+    redo = redo or {}
+    with ExitStack() as stack:
+        stores = {
+            name: stack.enter_context(closing(Store(plan, name, redo.get(name, ()))))
+            for name in plan.config.colorspaces
+        }
+        wanted = [key for key in plan.own_keys() if any(key in store.missing for store in stores.values())]
+        check_room(plan, {name: store.missing for name, store in stores.items()})
+        if wanted:
+            _run(plan, stores, [plan.unit(*key) for key in wanted], report)
+        return Outcome(manifests={name: store.finish() for name, store in stores.items()}, made=len(wanted))
+
+
+def check_room(plan: Plan, missing: dict[Colorspace, set[Key]]) -> int:
+    """Return the bytes that the missing shards will take (uncompressed).
+
+    Raises
+    ------
+    BuildError
+        More than the disk has free.
+    """
+    needed = sum(plan.shard_bytes(*key, colorspace) for colorspace, keys in missing.items() for key in keys)
+    place = plan.config.out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free and plan.config.compression == "none":
+        raise BuildError(
+            f"{plan.config.out}: the shards need {needed / 1e9:,.2f} GB, the disk has {free / 1e9:,.2f} GB free. "
+            f"Make room, choose another --out, fewer color spaces, or --limit"
+        )
+    return needed
+
+
+def _run(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit], report: Report) -> None:
+    rejects = _Rejects(plan.config)
+    for store in stores.values():
+        for result in store.results.values():
+            rejects.add(result)
+    total = sum(len(unit.rows) for unit in units)
+    sizes = {(unit.split, unit.number): len(unit.rows) for unit in units}
+    images = shards = 0
+    report(Progress(images=0, total=total, shards=0, total_shards=len(units), rejected=rejects.total))
+    with closing(_finished(plan, _tasks(plan, stores, units))) as batches:
+        for batch in batches:
+            for finished in batch:
+                rejects.add(finished.result)
+                stores[finished.colorspace].add(finished)
+            done = {finished.result.key for finished in batch}
+            images, shards = images + sum(sizes[key] for key in done), shards + len(done)
+            report(Progress(images=images, total=total, shards=shards, total_shards=len(units), rejected=rejects.total))
+
+
+class _Rejects:
+    """Counts rejected images and stops the build where ``--on-error`` says."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        self._config = config
+        self._counts: dict[Key, int] = {}
+
+    @property
+    def total(self) -> int:
+        return sum(self._counts.values())
+
+    def add(self, result: ShardResult) -> None:
+        self._counts[result.key] = len(result.rejects)  # the same in every color space
+        limit = self._config.reject_limit
+        if limit is not None and self.total > limit and result.rejects:
+            last = result.rejects[0]
+            raise BuildError(
+                f"{last['path']}: {last['code']} ({last['detail']}). {self.total} rejected so far, "
+                f"--on-error {self._config.on_error} allows {limit}. Mend or remove it, or use --on-error skip"
+            )
+
+
+def _tasks(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit]) -> list[Task]:
+    config = plan.config
+    return [
+        Task(
+            units=group,
+            outputs=[_outputs(plan, stores, unit) for unit in group],
+            source=plan.splits[group[0].split].source,
+            image_size=config.image_size,
+            resize=config.resize,
+            target=config.target,
+            compression=config.compression,
+            owner=os.getpid(),
+        )
+        for group in group_units(plan, units)
+    ]
+
+
+def _outputs(plan: Plan, stores: dict[Colorspace, Store], unit: Unit) -> list[Output]:
+    return [
+        Output(colorspace=name, folder=store.root / unit.split, datasets=plan.datasets(unit.split, name))
+        for name, store in stores.items()
+        if (unit.split, unit.number) in store.missing
+    ]
+
+
+def _finished(plan: Plan, tasks: list[Task]) -> Iterator[list[Finished]]:
+    """Run the tasks, yielding each one's shards as it ends; on any failure no worker is left running."""
+    config = plan.config
+    jobs = min(config.worker_count, len(tasks))
+    parallel = joblib.Parallel(
+        n_jobs=jobs, backend=config.backend, return_as="generator_unordered", batch_size=1, max_nbytes=None
+    )
+    in_processes = jobs > 1 and config.backend == "loky"
+    try:
+        yield from parallel(joblib.delayed(run_task)(task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise BuildError(_death_notice(plan)) from error
+    finally:
+        if in_processes:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def _death_notice(plan: Plan) -> str:
+    at = []
+    for split in plan.splits:
+        for name in plan.config.colorspaces:
+            for number, position in in_flight(plan.root(name) / split):
+                unit = plan.unit(split, number)
+                at.append(f"{unit.part.names[position]} ({split}/{unit.name})")
+    where = " or ".join(at) or "an unknown image"
+    return (
+        f"a worker process died at {where}: it was killed, ran out of memory, or the image crashed its decoder. "
+        f"Nothing already built is lost: run the same command again; if it dies there again, remove that image"
+    )

@@ -1,0 +1,286 @@
+"""BMP and TIFF: the formats whose samples are taken apart here, because decoders (and their versions) disagree on them.
+
+OpenCV only undoes the compression of a TIFF: it gets the file with a new directory that calls every row one row of gray
+samples. Alpha, palettes, inks, bit depths and prediction are then plain array arithmetic. What cannot be seen that way
+(JPEG or fax compression, YCbCr, separate planes) goes through OpenCV whole, from a directory with nothing optional in it.
+
+Axes: H, W pixels; C samples of a pixel.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbprep.headers import BadImage, Entry, check_size, entry_values, orientation_of, read_directory
+
+# TIFF 6.0 tags, by the names of the specification
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS = 256, 257, 258, 259, 262, 266, 273
+SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR, T4_OPTIONS, T6_OPTIONS, PREDICTOR = 277, 278, 279, 284, 292, 293, 317
+COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, EXTRA, FORMAT = 320, 322, 323, 324, 325, 338, 339
+JPEG_TABLES, YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, YCBCR_POSITIONING, REFERENCE_BLACK_WHITE = 347, 529, 530, 531, 532
+
+_WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
+_CHANNELS = {_WHITE_IS_0: 1, _BLACK_IS_0: 1, _RGB: 3, _PALETTE: 1, _INKS: 4, _YCBCR: 3}
+_PREDICTED = (5, 8, 32946)  # LZW, deflate, deflate by its old number
+_BYTEWISE = (1, 32773, *_PREDICTED)  # plain, PackBits
+_FAX, _JPEG = (2, 3, 4), 7
+_WHOLE = frozenset({WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP})
+_WHOLE |= {STRIP_SIZES, PLANAR, T4_OPTIONS, T6_OPTIONS, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, JPEG_TABLES}
+_WHOLE |= {YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, YCBCR_POSITIONING, REFERENCE_BLACK_WHITE}
+_KEPT = (COMPRESSION, FILL_ORDER, STRIP_OFFSETS, STRIP_SIZES, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES)
+
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_BMP_555 = (0x7C00, 0x3E0, 0x1F, 0)
+_BMP_888 = (0xFF0000, 0xFF00, 0xFF, 0)
+
+
+class Samples(NamedTuple):
+    """Pixels before they are 8-bit RGB: `color` (H, W, 1 or 3) in 0...`top`, `alpha` (H, W, 1) or None likewise."""
+
+    color: NDArray[Any]
+    alpha: NDArray[Any] | None
+    top: int
+    premultiplied: bool = False
+
+
+class Bmp(NamedTuple):
+    """Layout of a BMP; `masks` (red, green, blue, alpha) where pixels are words of 16 or 32 bits, else empty."""
+
+    height: int
+    width: int
+    bits: int
+    offset: int
+    bottom_up: bool
+    masks: tuple[int, ...]
+
+
+def read_bmp(data: bytes) -> Bmp:
+    """Read the header of a BMP and check that its pixels are all there."""
+    offset, kind = struct.unpack_from("<II", data, 10)
+    if kind not in _BMP_HEADERS:
+        raise BadImage("not_an_image", f"starts like a BMP, but its header has {kind} bytes")
+    compression, size = (0, 0) if kind == 12 else struct.unpack_from("<II", data, 30)
+    width, height, _, bits = struct.unpack_from("<HHHH" if kind == 12 else "<iiHH", data, 18)
+    check_size(abs(height), width)
+    if (bits, compression) not in {(1, 0), (4, 0), (8, 0), (24, 0), (16, 0), (32, 0), (8, 1), (4, 2), (16, 3), (32, 3)}:
+        raise BadImage("unsupported", f"BMP of {bits} bits a pixel with compression {compression}")
+    stop = offset + (size if compression in (1, 2) else _bmp_row(width, bits) * abs(height))
+    if stop > len(data):
+        raise BadImage("truncated", f"BMP of {len(data)} bytes, its pixels end at {stop}")
+    return Bmp(abs(height), width, bits, offset, height > 0, _bmp_masks(data, kind, bits, compression))
+
+
+def _bmp_row(width: int, bits: int) -> int:
+    return (width * bits + 31) // 32 * 4
+
+
+def _bmp_masks(data: bytes, kind: int, bits: int, compression: int) -> tuple[int, ...]:
+    if bits not in (16, 32):
+        return ()
+    if compression == 0:
+        return _BMP_555 if bits == 16 else _BMP_888
+    alpha = struct.unpack_from("<I", data, 66)[0] if kind in (56, 108, 124) else 0
+    return (*struct.unpack_from("<III", data, 54), alpha)
+
+
+def bmp_samples(data: bytes, bmp: Bmp) -> Samples:
+    """Return the pixels of a BMP of 16 or 32 bits: OpenCV scales 5 bits to 0...248 and passes over alpha."""
+    words = np.frombuffer(
+        data, f"<u{bmp.bits // 8}", bmp.height * _bmp_row(bmp.width, bmp.bits) * 8 // bmp.bits, bmp.offset
+    )
+    words = words.reshape(bmp.height, -1)[:: -1 if bmp.bottom_up else 1, : bmp.width].astype(np.uint64)
+    fields = [_bmp_field(words, mask) for mask in bmp.masks]
+    return Samples(np.stack(fields[:3], axis=-1), fields[3][..., None] if bmp.masks[3] else None, 255)
+
+
+def _bmp_field(words: NDArray[np.uint64], mask: int) -> NDArray[np.uint8]:
+    if mask == 0:
+        return np.zeros(words.shape, np.uint8)
+    shift = (mask & -mask).bit_length() - 1
+    top = mask >> shift
+    return ((((words & mask) >> shift) * 510 + top) // (2 * top)).astype(np.uint8)
+
+
+class Tiff(NamedTuple):
+    """First directory of a TIFF."""
+
+    data: bytes
+    order: str
+    entries: dict[int, Entry]
+
+    def values(self, tag: int, default: int | None = None) -> tuple[int, ...]:
+        """Return the values of a tag; raise `BadImage` where it is missing and has no default."""
+        if tag in self.entries:
+            values = entry_values(self.data, self.order, self.entries[tag])
+            if values:
+                return values
+        if default is None:
+            raise BadImage("damaged", f"TIFF without a value of tag {tag}")
+        return (default,)
+
+    def value(self, tag: int, default: int | None = None) -> int:
+        """Return the first value of a tag."""
+        return self.values(tag, default)[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and samples of a pixel."""
+        return self.value(HEIGHT), self.value(WIDTH), self.value(SAMPLES, 1)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample."""
+        return self.value(BITS, 1)
+
+    @property
+    def whole(self) -> bool:
+        """True where OpenCV has to make the pixels."""
+        special = self.value(PHOTOMETRIC) == _YCBCR or self.value(COMPRESSION, 1) not in _BYTEWISE
+        return special or (self.value(PLANAR, 1) == 2 and self.value(SAMPLES, 1) > 1)
+
+    @property
+    def predicted(self) -> bool:
+        """True where a sample is stored as the difference to its left neighbor."""
+        return self.value(COMPRESSION, 1) in _PREDICTED and self.value(PREDICTOR, 1) == 2
+
+    @property
+    def orientation(self) -> int:
+        """Exif orientation 1...8."""
+        return orientation_of(self.entries, self.data, self.order)
+
+
+def read_tiff(data: bytes) -> Tiff:
+    """Read the first directory of a TIFF, check that it can be decoded and that all its strips or tiles are there."""
+    order = "<" if data.startswith(b"II") else ">"
+    magic = struct.unpack_from(order + "H", data, 2)[0]
+    if magic != 42:
+        code = "unsupported" if magic == 43 else "not_an_image"
+        raise BadImage(code, f"starts like a TIFF, but its version is {magic}, expected 42 (43 is BigTIFF)")
+    tiff = Tiff(data, order, read_directory(data, order))
+    check_size(*tiff.shape[:2])
+    _check_kind(tiff)
+    _check_strips(tiff)
+    return tiff
+
+
+def _check_kind(tiff: Tiff) -> None:
+    """Raise `BadImage` for what neither way of decoding can do."""
+    photometric, compression, samples = tiff.value(PHOTOMETRIC), tiff.value(COMPRESSION, 1), tiff.shape[2]
+    if photometric not in _CHANNELS or compression not in (*_BYTEWISE, *_FAX, _JPEG):
+        raise BadImage("unsupported", f"TIFF of photometric interpretation {photometric}, compression {compression}")
+    if {*tiff.values(FORMAT, 1)} != {1} or len({*tiff.values(BITS, 1)}) > 1:
+        raise BadImage("unsupported", "TIFF of float, signed or unequal samples")
+    extra = samples - _CHANNELS[photometric]
+    if not 0 <= extra <= (photometric in (_WHITE_IS_0, _BLACK_IS_0, _RGB)):
+        raise BadImage("unsupported", f"TIFF of {samples} samples a pixel, photometric interpretation {photometric}")
+    bits = (1,) if compression in _FAX else (8,) if tiff.whole else (1, 2, 4, 8, 16)
+    if tiff.bits not in bits or (extra and tiff.whole):
+        raise BadImage("unsupported", f"TIFF of {samples} x {tiff.bits} bits a pixel with compression {compression}")
+    if tiff.value(PREDICTOR, 1) == 3 or (tiff.predicted and tiff.bits < 8):
+        raise BadImage("unsupported", f"TIFF of {tiff.bits} bits with predictor {tiff.value(PREDICTOR)}")
+
+
+def _check_strips(tiff: Tiff) -> None:
+    """Raise `BadImage` where a strip or tile lies beyond the end, or where there are too few."""
+    tiled = TILE_OFFSETS in tiff.entries
+    offsets = tiff.values(TILE_OFFSETS if tiled else STRIP_OFFSETS)
+    sizes = tiff.values(TILE_SIZES if tiled else STRIP_SIZES)
+    height, width, samples = tiff.shape
+    rows, columns = (tiff.value(TILE_HEIGHT), tiff.value(TILE_WIDTH)) if tiled else (_strip_rows(tiff), width)
+    check_size(rows, columns)
+    count = -(-height // rows) * -(-width // columns) * (samples if tiff.value(PLANAR, 1) == 2 else 1)
+    if not len(offsets) == len(sizes) >= count:
+        raise BadImage("damaged", f"TIFF of {len(offsets)} strips or tiles and {len(sizes)} sizes, expected {count}")
+    stop = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+    if stop > len(tiff.data):
+        raise BadImage("truncated", f"TIFF of {len(tiff.data)} bytes, a strip or tile ends at {stop}")
+
+
+def _strip_rows(tiff: Tiff) -> int:
+    height = tiff.value(HEIGHT)
+    return min(tiff.value(ROWS_PER_STRIP, height), height)
+
+
+def whole_file(tiff: Tiff) -> bytes:
+    """Return the file with only those tags of its first page that say how to make its pixels."""
+    copied = {tag: tiff.data[entry.at : entry.at + 12] for tag, entry in tiff.entries.items() if tag in _WHOLE}
+    return _with_directory(tiff, copied)
+
+
+def gray_file(tiff: Tiff) -> bytes:
+    """Return the file with its first page called a gray image of 8 or 16 bits, whose rows are those of the samples."""
+    height, width, _ = tiff.shape
+    bits = max(8, tiff.bits)
+    copied = {tag: tiff.data[entry.at : entry.at + 12] for tag, entry in tiff.entries.items() if tag in _KEPT}
+    new = {WIDTH: _row_samples(tiff, width), HEIGHT: height, BITS: bits, PHOTOMETRIC: _BLACK_IS_0, SAMPLES: 1}
+    if TILE_OFFSETS in tiff.entries:
+        new[TILE_WIDTH] = _row_samples(tiff, tiff.value(TILE_WIDTH))
+    else:
+        new[ROWS_PER_STRIP] = _strip_rows(tiff)
+    return _with_directory(tiff, copied | {tag: _entry(tiff.order, tag, value) for tag, value in new.items()})
+
+
+def _row_samples(tiff: Tiff, width: int) -> int:
+    return -(-width * tiff.shape[2] * tiff.bits // max(8, tiff.bits))
+
+
+def _entry(order: str, tag: int, value: int) -> bytes:
+    short = tag in (BITS, PHOTOMETRIC, SAMPLES)
+    return struct.pack(order + ("HHIHxx" if short else "HHII"), tag, 3 if short else 4, 1, value)
+
+
+def _with_directory(tiff: Tiff, entries: dict[int, bytes]) -> bytes:
+    data, order = tiff.data, tiff.order
+    pad = len(data) & 1  # directories start on even offsets
+    start = struct.pack(order + "I", len(data) + pad)
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    count = struct.pack(order + "H", len(entries))
+    return b"".join((data[:4], start, data[8:], b"\0" * pad, count, directory, b"\0\0\0\0"))
+
+
+def tiff_samples(tiff: Tiff, rows: NDArray[Any]) -> Samples:
+    """Take apart what OpenCV made of `gray_file`: uint8 or uint16 (H, samples of a row)."""
+    top = 2**tiff.bits - 1
+    pixels = _unpacked(tiff, rows)
+    photometric, channels = tiff.value(PHOTOMETRIC), _CHANNELS[tiff.value(PHOTOMETRIC)]
+    color = pixels[..., :channels]
+    kind = tiff.value(EXTRA, 0)
+    alpha = pixels[..., channels:] if pixels.shape[2] > channels and kind in (1, 2) else None
+    if photometric == _PALETTE:
+        return _looked_up(tiff, color[..., 0])
+    if photometric == _WHITE_IS_0:
+        color = top - color
+    if photometric == _INKS:
+        color = _without_ink(color, top)
+    return Samples(color, alpha, top, premultiplied=kind == 1)
+
+
+def _unpacked(tiff: Tiff, rows: NDArray[Any]) -> NDArray[Any]:
+    height, width, samples = tiff.shape
+    if tiff.bits < 8:
+        bits = np.unpackbits(rows, axis=1)[:, : width * samples * tiff.bits].reshape(height, -1, tiff.bits)
+        rows = (bits << np.arange(tiff.bits, dtype=np.uint8)[::-1]).sum(axis=2, dtype=np.uint8)
+    pixels = rows.reshape(height, width, samples)
+    if tiff.predicted:
+        step = tiff.value(TILE_WIDTH) if TILE_OFFSETS in tiff.entries else width
+        parts = [pixels[:, x : x + step] for x in range(0, width, step)]
+        pixels = np.concatenate([np.cumsum(part, axis=1, dtype=part.dtype) for part in parts], axis=1)
+    return pixels
+
+
+def _looked_up(tiff: Tiff, index: NDArray[Any]) -> Samples:
+    colors = np.array(tiff.values(COLOR_MAP), dtype=np.uint16)
+    if len(colors) != 3 << tiff.bits:
+        raise BadImage("damaged", f"TIFF palette of {len(colors)} values, expected {3 << tiff.bits}")
+    # Some writers put 8-bit values into the map, against the specification.
+    return Samples(colors.reshape(3, -1).T[index], None, 255 if colors.max() < 256 else 65535)
+
+
+def _without_ink(inks: NDArray[Any], top: int) -> NDArray[np.uint16]:
+    """Return RGB of cyan, magenta, yellow, black: the part of the paper that neither ink covers, no profile."""
+    left = np.uint32(top) - inks.astype(np.uint32)
+    return ((left[..., :3] * left[..., 3:] + np.uint32(top // 2)) // np.uint32(top)).astype(np.uint16)

@@ -1,0 +1,110 @@
+"""Sources of images: one module a data set layout, all behind `base.Source`. This one chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sbformat.errors import ConfigError, SourceError
+from sbformat.permutation import permute
+
+from sbprep.config import BuildConfig
+from sbprep.sources import archive, arrays, builtin, celeba, cifar, folder, stl10
+from sbprep.sources.base import SPLITS, Split
+
+__all__ = ["DATASETS", "open_splits"]
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    matches: Callable[[Path], bool]
+    splits: Callable[[Path], dict[str, Split]]
+
+
+def _tree_splits(path: Path) -> dict[str, Split]:
+    tree, kind = archive.open_tree(path)
+    return folder.splits_of_tree(tree, kind)
+
+
+# In the order of detection: the particular before the general.
+_ADAPTERS = {
+    "stl10": _Adapter(stl10.matches, stl10.splits),
+    "cifar": _Adapter(cifar.matches, cifar.splits),
+    "celeba": _Adapter(celeba.matches, celeba.splits),
+    "arrays": _Adapter(arrays.matches, arrays.splits),
+    "webdataset": _Adapter(archive.is_webdataset, lambda path: archive.webdataset_splits((path,))),
+    "archive": _Adapter(lambda path: path.is_file(), _tree_splits),
+    "folder": _Adapter(lambda path: path.is_dir(), _tree_splits),
+}
+
+#: Values of ``--dataset``.
+DATASETS = ("auto", *_ADAPTERS, "builtin")
+
+
+def open_splits(config: BuildConfig) -> dict[str, Split]:
+    """List every image that `config` asks for, in the order of SPLITS.
+
+    Raises
+    ------
+    SourceError
+        A path is missing, not readable by any adapter, broken, or holds no images.
+    ConfigError
+        Paths and ``--dataset`` contradict each other.
+    """
+    if not config.paths:
+        if config.dataset not in ("auto", "builtin"):
+            raise ConfigError(f"--dataset {config.dataset} needs --source PATH (or --train, --unlabeled, ...)")
+        found = builtin.splits(image_size=config.image_size, seed=config.seed)
+    elif config.dataset == "builtin":
+        raise ConfigError("the built-in data set is generated and takes no path")
+    else:
+        found = _from_paths(config)
+    found = folder.join_labels({name: found[name] for name in SPLITS if name in found})
+    return {name: _limited(split, config) for name, split in found.items()}
+
+
+def _from_paths(config: BuildConfig) -> dict[str, Split]:
+    found: dict[str, Split] = {}
+    for name, path in config.paths.items():
+        if not path.exists():
+            raise SourceError(f"{path}: no such file or folder (given as --{name})")
+        splits = _whole(path, config.dataset) if name == "source" else {name: _one(path, config.dataset, name)}
+        for split, content in splits.items():
+            if split in found:
+                raise ConfigError(f"split {split} is given twice: by --source, which has one, and by --{split}")
+            found[split] = content
+    return found
+
+
+def _adapter_of(path: Path, dataset: str) -> str:
+    if dataset != "auto":
+        return dataset
+    return next(name for name, adapter in _ADAPTERS.items() if adapter.matches(path))
+
+
+def _whole(path: Path, dataset: str) -> dict[str, Split]:
+    return _ADAPTERS[_adapter_of(path, dataset)].splits(path)
+
+
+def _one(path: Path, dataset: str, split: str) -> Split:
+    adapter = _adapter_of(path, dataset)
+    if adapter in ("folder", "archive"):
+        tree, kind = archive.open_tree(path)
+        return folder.one_split_of_tree(tree, kind, split)
+    splits = _ADAPTERS[adapter].splits(path)
+    if split in splits:
+        return splits[split]
+    if len(splits) == 1:  # one unnamed set of images, such as an .npy file: it is what it is given as
+        return next(iter(splits.values()))
+    raise SourceError(f"{path}: {adapter} data with {', '.join(splits)}, no split {split}. Pass it as --source")
+
+
+def _limited(split: Split, config: BuildConfig) -> Split:
+    total = len(split.listing)
+    if config.limit is None or config.limit >= total:
+        return split
+    # Drawn from the whole listing, so that the few of a listing sorted by class still show every class.
+    rows = np.sort(permute(np.arange(config.limit), total, config.seed))
+    return replace(split, listing=split.listing.take(rows))

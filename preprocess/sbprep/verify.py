@@ -1,0 +1,117 @@
+"""Find every flipped bit of a prepared color space, and rebuild the shards it lies in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sbformat.errors import BuildError, ShardError
+from sbformat.manifest import Manifest, ShardRecord
+from sbformat.shard import open_shard
+
+from sbprep.config import BuildConfig
+from sbprep.journal import Key
+from sbprep.pipeline import Report, run_plan
+from sbprep.plan import make_plan
+from sbprep.store import REJECTS_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One damaged place."""
+
+    path: Path
+    what: str
+    """Dataset, chunk and images; or what is wrong with the file as a whole."""
+    keys: tuple[Key, ...]
+    """Shards (split, number) to make again."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def find_damage(manifest: Manifest, workers: int = 1) -> Iterator[Damage]:
+    """Read every byte that `manifest` speaks of and yield what differs.
+
+    Hashing lets go of the interpreter's lock, so threads scale until the disk is the limit.
+    """
+    for name, split in manifest.splits.items():
+        yield from _damaged_listings(manifest, name)
+        numbered = [(name, number, shard) for number, shard in enumerate(split.shards) if shard.count]
+        with ThreadPoolExecutor(workers) as pool:
+            for found in pool.map(lambda item: _damaged_shard(manifest, *item), numbered):
+                yield from found
+
+
+def repair(manifest: Manifest, damage: list[Damage], workers: int = -1, report: Report = lambda progress: None) -> int:
+    """Make the damaged shards again from the images and check that they come out as the manifest says.
+
+    Returns
+    -------
+    int
+        Number of shards made.
+
+    Raises
+    ------
+    SplitbrainError
+        The images are gone or have changed, or the software gives other bytes now.
+    """
+    keys = {key for place in damage for key in place.keys}
+    plan = make_plan(config_from_manifest(manifest, workers))
+    return run_plan(plan, report, redo={manifest.colorspace: keys}).made
+
+
+def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
+    """Return the options that `manifest` was built with."""
+    recipe = manifest.recipe
+    if manifest.root.name != manifest.colorspace:
+        raise BuildError(
+            f"{manifest.root}: the folder was renamed. Name it {manifest.colorspace} again, so that a build can write there"
+        )
+    paths = {
+        split.source["option"]: Path(split.source["path"])
+        for split in manifest.splits.values()
+        if split.source["option"] is not None
+    }
+    return BuildConfig(
+        colorspaces=(manifest.colorspace,),
+        paths=paths,
+        dataset=recipe["dataset"],
+        out=manifest.root.parent,
+        image_size=manifest.image_size,
+        resize=recipe["resize"],
+        target=manifest.target,
+        images_per_shard=recipe["images_per_shard"],
+        compression=recipe["compression"],
+        seed=recipe["seed"],
+        limit=recipe["limit"],
+        workers=workers,
+    )
+
+
+def _damaged_listings(manifest: Manifest, split: str) -> Iterator[Damage]:
+    everything = tuple((split, number) for number in range(len(manifest.splits[split].shards)))
+    for name, expected in manifest.splits[split].files.items():
+        path = manifest.root / split / name
+        # The listing is written anew by any repair; rejects are known only once every image has been read again.
+        keys = everything if name == REJECTS_NAME else everything[:1]
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            yield Damage(path=path, what=f"not readable ({error.strerror})", keys=keys)
+            continue
+        if found != expected:
+            yield Damage(path=path, what=f"sha256 {found[:16]}…, the manifest says {expected[:16]}…", keys=keys)
+
+
+def _damaged_shard(manifest: Manifest, split: str, number: int, record: ShardRecord) -> list[Damage]:
+    path = manifest.shard_path(split, record)
+    try:
+        with open_shard(manifest, split, record) as shard:
+            found = shard.damage()
+    except ShardError as error:
+        found = [str(error).removeprefix(f"{path}: ")]
+    return [Damage(path=path, what=what, keys=((split, number),)) for what in found]

@@ -1,0 +1,254 @@
+"""One task of a build: read, decode, convert and write whole shards. Runs in a worker; no pixels cross its border."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sbformat.manifest import ShardRecord
+from sbformat.schema import CHUNK_IMAGES, Colorspace, Compression, DatasetSpec, TargetSpec
+
+from sbprep.config import Resize
+from sbprep.convert import Block, convert
+from sbprep.decode import decode, fit, use_one_thread
+from sbprep.journal import ShardResult
+from sbprep.plan import Unit
+from sbprep.sources.base import Item, Listing, Rejected, Source
+from sbprep.writer import ShardWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where one color space of a unit goes."""
+
+    colorspace: Colorspace
+    folder: Path
+    """Folder of the split's shards."""
+    datasets: dict[str, DatasetSpec]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a worker is given: a few kilobytes, whatever the size of the set."""
+
+    units: list[Unit]
+    outputs: list[list[Output]]
+    """For each unit the color spaces that it still lacks."""
+    source: Source
+    image_size: int
+    resize: Resize
+    target: TargetSpec
+    compression: Compression
+    owner: int | None = None
+    """Process id of the parent: a worker whose parent has died stops. None where the parent is on another machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A shard under its temporary name (None where no image survived), ready to be committed."""
+
+    colorspace: Colorspace
+    result: ShardResult
+    temporary: Path | None
+
+
+def run_task(task: Task) -> list[Finished]:
+    """Make every shard of `task` in every color space asked for.
+
+    Raises
+    ------
+    BuildError
+        A shard cannot be written.
+    """
+    use_one_thread()
+    items = task.source.read(Listing.joined([unit.part for unit in task.units]))
+    finished = []
+    for unit, outputs in zip(task.units, task.outputs, strict=True):
+        finished += _make_shard(task, unit, outputs, islice(items, len(unit.rows)))
+    return finished
+
+
+def _make_shard(task: Task, unit: Unit, outputs: list[Output], items: Iterator[Item]) -> list[Finished]:
+    rejects: list[dict[str, Any]] = []
+    tallies = {output.colorspace: _Tally() for output in outputs}
+    with ExitStack() as stack:
+        marker = stack.enter_context(InFlight(outputs[0].folder, unit))
+        writers = {
+            output.colorspace: stack.enter_context(
+                ShardWriter(
+                    output.folder / unit.name,
+                    output.datasets,
+                    len(unit.rows),
+                    {"colorspace": output.colorspace, "split": unit.split},
+                    task.compression,
+                )
+            )
+            for output in outputs
+        }
+        for rgb, kept in _blocks(task, unit, items, marker, rejects):
+            _stop_if_orphaned(task.owner)
+            for colorspace, writer in writers.items():
+                rows = _shard_rows(convert(rgb, colorspace, task.target), unit, kept, tallies[colorspace])
+                writer.append(rows)
+        return [
+            _finish(writers[output.colorspace], unit, output.colorspace, rejects, tallies[output.colorspace])
+            for output in outputs
+        ]
+
+
+def _blocks(
+    task: Task, unit: Unit, items: Iterator[Item], marker: InFlight, rejects: list[dict[str, Any]]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Yield (rgb (n, S, S, 3), positions in the unit (n,)) of the usable images, 64 at a time; list the others."""
+    size = task.image_size
+    rgb, kept = np.empty((CHUNK_IMAGES, size, size, 3), np.uint8), []
+    for position in range(len(unit.rows)):
+        marker.at(position)
+        pixels = pixels_of(next(items), size, task.resize)
+        if isinstance(pixels, Rejected):
+            rejects.append(_reject_entry(unit, position, pixels))
+            continue
+        rgb[len(kept)] = pixels
+        kept.append(position)
+        if len(kept) == CHUNK_IMAGES:
+            yield rgb, np.array(kept)
+            kept = []
+    if kept:
+        yield rgb[: len(kept)], np.array(kept)
+
+
+def pixels_of(item: Item, size: int, resize: Resize) -> NDArray[np.uint8] | Rejected:
+    """Decode what a source gave and fit it: uint8 (size, size, 3), or the reason why not."""
+    pixels = decode(item, at_least=size) if isinstance(item, bytes) else item
+    return pixels if isinstance(pixels, Rejected) else fit(pixels, size, resize)
+
+
+def _reject_entry(unit: Unit, position: int, rejected: Rejected) -> dict[str, Any]:
+    return {
+        "source_index": int(unit.rows[position]),
+        "path": unit.part.names[position],
+        "code": rejected.code,
+        "detail": rejected.detail,
+        "shard": unit.name,
+    }
+
+
+def _shard_rows(block: Block, unit: Unit, kept: NDArray[np.int64], tally: _Tally) -> dict[str, NDArray[Any]]:
+    rows: dict[str, NDArray[Any]] = {
+        "image": block.image,
+        "target_single": block.target_single,
+        "target_dual": block.target_dual,
+        "source_index": unit.rows[kept],
+    }
+    if block.image_range is not None and block.target_range is not None:
+        rows |= {"image_range": block.image_range, "target_range": block.target_range}
+    if unit.part.labels is not None:
+        rows["label"] = unit.part.labels[kept]
+    tally.add(block, rows.get("label"))
+    return rows
+
+
+def _finish(
+    writer: ShardWriter, unit: Unit, colorspace: Colorspace, rejects: list[dict[str, Any]], tally: _Tally
+) -> Finished:
+    if writer.count == 0:
+        writer.discard()
+        record, temporary = ShardRecord(unit.name, 0, 0, "", {}), None
+    else:
+        record, temporary = writer.finish(), writer.temporary
+    result = ShardResult(
+        split=unit.split, number=unit.number, record=record, rejects=rejects, statistics=tally.to_json()
+    )
+    return Finished(colorspace=colorspace, result=result, temporary=temporary)
+
+
+@dataclass
+class _Tally:
+    """Statistics of one shard, in integers."""
+
+    images: int = 0
+    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 2), np.int64))
+    constant_channels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    constant_images: int = 0
+    counts: dict[str, Counter[int]] = field(default_factory=dict)
+
+    def add(self, block: Block, label: NDArray[Any] | None) -> None:
+        self.images += len(block.image)
+        self.sums += block.sums
+        if block.image_range is not None:
+            constant = block.image_range[..., 0] == block.image_range[..., 1]
+            self.constant_channels += constant.sum(axis=0)
+            self.constant_images += int(constant.any(axis=1).sum())
+        counted = {"target_single": block.target_single, "target_dual": block.target_dual}
+        if label is not None:
+            # Of binary attributes the images that have each one; of classes the images of each.
+            counted["label"] = label if label.ndim == 1 else np.nonzero(label)[1]
+        for name, values in counted.items():
+            found = np.bincount(np.asarray(values).ravel())
+            self.counts.setdefault(name, Counter()).update(
+                {int(value): int(found[value]) for value in np.flatnonzero(found)}
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "sums": self.sums.tolist(),
+            "constant_channels": self.constant_channels.tolist(),
+            "constant_images": self.constant_images,
+            "counts": {name: sorted(counter.items()) for name, counter in self.counts.items()},
+        }
+
+
+class InFlight:
+    """A small file that says which image a worker is at; it outlives a worker that is killed or crashes.
+
+    The position lies in a shared memory map, so marking one costs nanoseconds and needs no write to disk.
+    """
+
+    def __init__(self, folder: Path, unit: Unit) -> None:
+        self._path = folder / f".{unit.name}.{os.getpid()}.inflight"
+        self._unit = unit
+
+    def __enter__(self) -> InFlight:
+        with self._path.open("w+b") as file:
+            file.write(bytes(8))
+            file.flush()
+            self._map = mmap.mmap(file.fileno(), 8)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._map.close()
+        self._path.unlink(missing_ok=True)
+
+    def at(self, position: int) -> None:
+        """Say that the image at `position` of the unit is being read."""
+        self._map[:] = position.to_bytes(8, "little")
+
+
+def in_flight(folder: Path) -> list[tuple[int, int]]:
+    """Return (shard number, position in its unit) of the images that dead workers were at."""
+    found = []
+    for path in folder.glob(".shard-*.inflight"):
+        _, shard, _, pid, _ = path.name.split(".")
+        if not Path(f"/proc/{pid}").exists():
+            found.append((int(shard.removeprefix("shard-")), int.from_bytes(path.read_bytes(), "little")))
+    return found
+
+
+def _stop_if_orphaned(owner: int | None) -> None:
+    # The parent was killed: nobody will commit what this worker makes, and the next build may be under way.
+    if owner is not None and os.getpid() != owner and os.getppid() != owner:
+        raise OrphanedError(f"the build's process {owner} is gone")
+
+
+class OrphanedError(Exception):
+    """The parent of this worker has died."""
