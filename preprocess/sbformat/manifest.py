@@ -13,12 +13,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sbformat.errors import ManifestError, SchemaVersionError
+from sbformat.errors import ConfigError, ManifestError, SchemaVersionError
 from sbformat.schema import (
     COLORSPACES,
     FORMAT_NAME,
@@ -255,8 +255,10 @@ class Manifest:
                 provenance=data["provenance"],
                 splits={name: SplitManifest.from_json(split) for name, split in data["splits"].items()},
             )
-        except (KeyError, TypeError) as error:
-            raise ManifestError(f"{path}: not a manifest of schema {SCHEMA_VERSION} ({error!r})") from error
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise ManifestError(
+                f"{path}: not a manifest of schema {SCHEMA_VERSION} ({error!r}). Build again with --overwrite"
+            ) from error
 
 
 def open_manifest(root: Path, colorspace: str | None = None) -> Manifest:
@@ -270,7 +272,7 @@ def open_manifest(root: Path, colorspace: str | None = None) -> Manifest:
     if (root / MANIFEST_NAME).is_file():
         manifest = Manifest.read(root)
         if colorspace not in (None, manifest.colorspace):
-            raise ManifestError(f"{root} holds {manifest.colorspace}, {colorspace} was asked for")
+            raise ManifestError(_other_colorspace(root, manifest.colorspace, colorspace))
         return manifest
     found = prepared_colorspaces(root)
     if not found:
@@ -281,13 +283,13 @@ def open_manifest(root: Path, colorspace: str | None = None) -> Manifest:
         raise ManifestError(f"{root} holds {', '.join(found)}: choose one with --colorspace")
     chosen = colorspace or found[0]
     if chosen not in found:
-        raise ManifestError(f"{root} holds {', '.join(found)}, {chosen} was asked for")
+        raise ManifestError(_other_colorspace(root, ", ".join(found), chosen))
     return Manifest.read(root / chosen)
 
 
 def prepared_colorspaces(root: Path) -> list[Colorspace]:
     """Return the color spaces that have a manifest under `root`."""
-    return [cast(Colorspace, name) for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
+    return [name for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
 
 
 def merge_shards(shards: Sequence[tuple[int, ShardRecord]], expected: int, where: str) -> tuple[ShardRecord, ...]:
@@ -364,6 +366,10 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _other_colorspace(root: Path, found: str, asked: str | None) -> str:
+    return f"{root} holds {found}, {asked} was asked for. Build it too: sbprep build --colorspace {asked}"
 
 
 def _load_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ section 3). Only 64-bit integer arithmetic, so every platform and NumPy version 
 
 from __future__ import annotations
 
+import operator
 from typing import overload
 
 import numpy as np
@@ -44,7 +45,9 @@ def permute(index: int | NDArray[np.int64], n: int, *key: int) -> int | NDArray[
     Raises
     ------
     ValueError
-        `n` outside [1, 2**62] or an index outside [0, n).
+        `n` outside [1, 2**62], an index outside [0, n) or not a whole number.
+    TypeError
+        `n` or a key that is not an integer.
 
     Examples
     --------
@@ -52,11 +55,12 @@ def permute(index: int | NDArray[np.int64], n: int, *key: int) -> int | NDArray[
     >>> permute(np.arange(6), 6, 0)
     array([5, 2, 0, 4, 1, 3])
     """
+    n = operator.index(n)
     if not 1 <= n <= 1 << 62:
         raise ValueError(f"n = {n}, expected 1 <= n <= 2**62")
-    positions = np.atleast_1d(np.asarray(index, dtype=np.int64))
-    if positions.size and not (0 <= int(positions.min()) and int(positions.max()) < n):
-        raise ValueError(f"index in [{positions.min()}, {positions.max()}], expected [0, {n})")
+    positions = np.atleast_1d(np.asarray(index))
+    if positions.size and (positions.dtype.kind not in "iu" or positions.min() < 0 or positions.max() >= n):
+        raise ValueError(f"index in [{positions.min()}, {positions.max()}], expected whole numbers in [0, {n})")
     round_keys = _round_keys(key)
     places = _feistel(positions.astype(np.uint64).ravel(), n, round_keys)
     outside = np.flatnonzero(places >= n)
@@ -70,7 +74,7 @@ def permute(index: int | NDArray[np.int64], n: int, *key: int) -> int | NDArray[
 def _round_keys(key: tuple[int, ...]) -> list[np.uint64]:
     state = len(key)
     for word in key:
-        state = _mix_int((state + _GOLDEN) ^ (word & _MASK))
+        state = _mix_int((state + _GOLDEN) ^ (operator.index(word) & _MASK))
     return [np.uint64(_mix_int(state + r * _GOLDEN)) for r in range(1, ROUNDS + 1)]
 
 

@@ -57,6 +57,7 @@ _ZHANG_B_SPAN = (
 )  # fmt: skip
 ZHANG_DUAL_BINS = 313
 ZHANG_SINGLE_BINS = 50
+_ZHANG_L_RANGE = np.array([0.0, 100.0], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,10 +201,11 @@ def bins_from_values(
     Notes
     -----
     Uniform: ``min(floor((v - lo) / (hi - lo) * n), n - 1)``, in float32; the joint class is first * n + second.
-    Zhang: L bins are 2 wide; ab goes to the nearest of the 313 centers.
+    Zhang: L bins are 2 wide; ab is rounded to the grid of step 10, and a grid point that is none of the 313 centers
+    goes to the nearest of them.
     """
     if target.bins == "zhang":
-        single = _uniform_bins(values[:, 0], np.float32([0.0, 100.0]), ZHANG_SINGLE_BINS)
+        single = _uniform_bins(values[:, 0], _ZHANG_L_RANGE, ZHANG_SINGLE_BINS)
         dual = _zhang_from_ab(values[:, 1], values[:, 2])
     else:
         single = _uniform_bins(values[:, 0], value_range[..., 0, :], target.single)
@@ -232,7 +234,7 @@ def values_from_bins(
     float32 (N, 3, t, t), in the units of the color space
     """
     if target.bins == "zhang":
-        L = _uniform_centers(target_single, np.float32([0.0, 100.0]), ZHANG_SINGLE_BINS)
+        L = _uniform_centers(target_single, _ZHANG_L_RANGE, ZHANG_SINGLE_BINS)
         ab = zhang_centers()[target_dual.astype(np.int64)]  # (N, t, t, 2)
         return np.stack([L, ab[..., 0], ab[..., 1]], axis=1)
     joint = target_dual.astype(np.int64)
@@ -262,8 +264,8 @@ def values_from_image(
             raise ValueError("rescaled_lab decodes with image_range, none was given")
         lo, hi = image_range[:, :, 0, None, None], image_range[:, :, 1, None, None]
         return lo + image.astype(np.float32) * ((hi - lo) / np.float32(255))
-    scale = np.float32(STORED_SCALE[colorspace])[:, None, None]
-    offset = np.float32(STORED_OFFSET[colorspace])[:, None, None]
+    scale = np.array(STORED_SCALE[colorspace], np.float32)[:, None, None]
+    offset = np.array(STORED_OFFSET[colorspace], np.float32)[:, None, None]
     return (image.astype(np.float32) - offset) / scale
 
 
@@ -282,8 +284,8 @@ def zhang_centers() -> NDArray[np.float32]:
 
 @cache
 def _zhang_grid() -> NDArray[np.int64]:
-    # Grid cell (a / 10 + 11, b / 10 + 12) -> bin. A cell outside the list goes to its nearest member: the mean of
-    # in-gamut colors can leave the gamut where that is not convex.
+    # Grid cell (a / 10 + 12, b / 10 + 12) -> bin. A cell outside the list goes to its nearest member, of several as
+    # near to the first: the mean of in-gamut colors can leave the gamut where that is not convex.
     side = np.arange(-120, 121, ZHANG_STEP)
     cells = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1)
     distance = ((cells[:, :, None, :] - zhang_centers().astype(np.int64)) ** 2).sum(axis=-1)

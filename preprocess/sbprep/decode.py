@@ -2,9 +2,10 @@
 
 JPEG, PNG, WebP, BMP and TIFF; of an animation or a multi-page file the first frame. Exif orientation is applied,
 transparency is laid on white, 16 bits are rounded to 8, embedded color profiles are ignored: every file is taken for
-sRGB. OpenCV gets only what its versions 4.10 to 5 agree on; see `headers` and `rasters`.
+sRGB. OpenCV gets only what its versions 4.10 to 5 agree on; see `headers`, `bmp` and `tiff`.
 
-Not found: damage inside a JPEG scan that still ends with its end marker. Decoders conceal it, and say so nowhere.
+Not found: damage inside a JPEG scan that still ends with its end marker, in a BMP, or within a TIFF strip. Those have no
+checksum, and decoders conceal what they notice.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sbformat.errors import BuildError, SourceError
 
-from sbprep import headers, rasters
+from sbprep import bmp, headers, tiff
 from sbprep._resize_kernel import area_resize
 from sbprep.areas import area_overlaps
-from sbprep.headers import BadImage
-from sbprep.rasters import Samples
+from sbprep.headers import BadImage, Samples
 from sbprep.sources.base import Rejected
 
 Pixels = NDArray[np.uint8]
@@ -43,6 +43,11 @@ _GRAY, _RGB, _PALETTE = 0, 2, 3  # PNG color types; 4 and 6 have alpha
 def use_one_thread() -> None:
     """Keep OpenCV from starting threads: the build runs one process on each core."""
     cv2.setNumThreads(1)
+
+
+def quiet() -> None:
+    """Keep OpenCV from logging: what it cannot decode is a `Rejected` anyway. Its libjpeg and libpng still write to stderr."""
+    cv2.setLogLevel(0)
 
 
 def decode(data: bytes, at_least: int = 0) -> Pixels | Rejected:
@@ -200,19 +205,19 @@ def _decode_webp(data: bytes, _: int) -> Pixels:
 
 
 def _decode_bmp(data: bytes, _: int) -> Pixels:
-    bmp = rasters.read_bmp(data)
-    if bmp.masks:
-        return _flattened(rasters.bmp_samples(data, bmp))
-    return _imdecode_rgb(data, (bmp.height, bmp.width))
+    layout = bmp.read_bmp(data)
+    if layout.masks:
+        return _flattened(bmp.bmp_samples(data, layout))
+    return _imdecode_rgb(data, (layout.height, layout.width))
 
 
 def _decode_tiff(data: bytes, _: int) -> Pixels:
-    tiff = rasters.read_tiff(data)
-    if tiff.whole:
-        image = _imdecode_rgb(rasters.whole_file(tiff), tiff.shape[:2])
+    page = tiff.read_tiff(data)
+    if page.whole:
+        image = _imdecode_rgb(tiff.whole_file(page), page.shape[:2])
     else:
-        image = _flattened(rasters.tiff_samples(tiff, _imdecode(rasters.gray_file(tiff), cv2.IMREAD_UNCHANGED)))
-    return _turned(image, tiff.orientation)
+        image = _flattened(tiff.tiff_samples(page, _imdecode(tiff.gray_file(page), cv2.IMREAD_UNCHANGED)))
+    return _turned(image, page.orientation)
 
 
 _READERS: dict[bytes, Callable[[bytes, int], Pixels]] = {

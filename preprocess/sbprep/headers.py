@@ -4,7 +4,7 @@ Decoders fill what is missing with gray, disagree on metadata from version to ve
 for. So the header is read here, and for PNG and WebP a file without anything optional is put together for the decoder.
 
 Every reader raises `BadImage`; where a file ends inside its header, `struct.error` or `IndexError` from reading past
-the end means "truncated" (`decode.decode` translates both). BMP and TIFF are read in `rasters`.
+the end means "truncated" (`decode.decode` translates both). BMP and TIFF have modules of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 #: Largest width · height that is decoded: 8192 x 8192, 192 MiB of pixels. More is taken for a decompression bomb.
 MAX_PIXELS = 2**26
@@ -78,6 +80,15 @@ class Webp(NamedTuple):
     alpha: bool
     orientation: int
     file: bytes
+
+
+class Samples(NamedTuple):
+    """Pixels before they are 8-bit RGB: `color` (H, W, 1 or 3) in 0...`top`, `alpha` (H, W, 1) or None likewise."""
+
+    color: NDArray[Any]
+    alpha: NDArray[Any] | None
+    top: int
+    premultiplied: bool = False
 
 
 class Entry(NamedTuple):
@@ -214,23 +225,20 @@ def _on_canvas(image: Webp, height: int, width: int) -> Webp:
 
 
 def _webp_image(chunks: dict[bytes, bytes], top: int, left: int, orientation: int) -> Webp:
-    name = b"VP8L" if b"VP8L" in chunks else b"VP8 "
-    stream, alpha = chunks.get(name, b""), chunks.get(b"ALPH", b"")
-    if name == b"VP8L":
-        bits = struct.unpack_from("<I", stream, 1)[0]
-        width, height, opaque = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, not bits >> 28 & 1
-        body = _riff_chunk(name, stream)
+    if b"VP8L" in chunks:
+        bits = struct.unpack_from("<I", chunks[b"VP8L"], 1)[0]
+        width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
+        parts = [_riff_chunk(b"VP8L", chunks[b"VP8L"])]
     else:
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", stream, 6))
-        opaque = not alpha
-        body = _riff_chunk(name, stream)
-        if alpha:
-            extended = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-            body = _riff_chunk(b"VP8X", extended) + _riff_chunk(b"ALPH", alpha) + body
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", chunks.get(b"VP8 ", b""), 6))
+        alpha = b"ALPH" in chunks
+        parts = [_riff_chunk(name, chunks[name]) for name in (b"ALPH", b"VP8 ") if name in chunks]
     check_size(height, width)
-    return Webp(
-        height, width, (height, width), top, left, not opaque, orientation, _riff_chunk(b"RIFF", b"WEBP" + body)
-    )
+    if len(parts) == 2:
+        size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        parts.insert(0, _riff_chunk(b"VP8X", b"\x10\0\0\0" + size))
+    file = _riff_chunk(b"RIFF", b"WEBP" + b"".join(parts))
+    return Webp(height, width, (height, width), top, left, alpha, orientation, file)
 
 
 def _riff_chunks(data: bytes) -> dict[bytes, bytes]:

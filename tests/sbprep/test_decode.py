@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from sbformat.errors import BuildError, SourceError
 from sbprep import decode as decode_module
 from sbprep.areas import area_weights
-from sbprep.decode import decode, draw_text, fit, use_one_thread, write_png
+from sbprep.decode import decode, draw_text, fit, quiet, use_one_thread, write_png
 from sbprep.headers import MAX_PIXELS
 from sbprep.sources.base import Rejected
 
@@ -103,6 +103,7 @@ def tiff(samples: Any, photometric: int, tags: dict[int, tuple[int, ...]] | None
     }
     fields |= {273: (8,), 277: (pixels.shape[2],), 279: (len(body),)}
     fields |= tags or {}
+    fields = {tag: values for tag, values in fields.items() if values and not (324 in fields and tag in (273, 279))}
     at = 8 + len(body) + (len(body) & 1)
     entries, far = b"", b""
     for tag in sorted(fields):
@@ -716,13 +717,15 @@ def test_reduced_decoding_keeps_twice_the_wanted_pixels(at_least: int, side: int
     assert result.shape == (side, side * 3 // 2, 3)
 
 
-def test_reduced_decoding_hardly_changes_the_fitted_image() -> None:
+def test_reduced_decoding_changes_the_fitted_image_by_little() -> None:
     data = encoded(smooth(400, 600), "JPEG", quality=95)
     full, reduced = decode(data), decode(data, 24)
     assert isinstance(full, np.ndarray)
     assert isinstance(reduced, np.ndarray)
 
-    assert np.abs(fit(full, 24, "squash").astype(int) - fit(reduced, 24, "squash")).max() <= 2
+    off = np.abs(fit(full, 24, "squash").astype(int) - fit(reduced, 24, "squash"))
+    assert off.mean() < 1.5
+    assert off.max() <= 6
 
 
 # Resizing -------------------------------------------------------------------------------------------------------------
@@ -736,7 +739,8 @@ def naive_average(image: Any, size: int) -> Any:
         low, high = np.maximum(edge[:-1, None], np.arange(source)), np.minimum(edge[1:, None], np.arange(1, source + 1))
         return np.maximum(high - low, 0) / (source / size)
 
-    mean = np.einsum("ih,hwc,jw->ijc", matrix(image.shape[0]), image.astype(float), matrix(image.shape[1]))
+    weights = matrix(image.shape[0]), matrix(image.shape[1])
+    mean = np.einsum("ih,hwc,jw->ijc", weights[0], image.astype(float), weights[1], optimize=True)
     return np.floor(mean + 0.5).astype(np.uint8)
 
 
@@ -770,7 +774,7 @@ def test_fit_rounds_every_sum_half_up_exactly() -> None:
             tall = min(y + 1, Fraction(10 * (i + 1), 6)) - max(y, Fraction(10 * i, 6))
             wide = min(x + 1, Fraction(14 * (j + 1), 6)) - max(x, Fraction(14 * j, 6))
             total += max(tall, 0) * max(wide, 0) * int(image[y, x, c])
-        expected[i, j, c] = total / Fraction(140, 36) + Fraction(1, 2) // 1
+        expected[i, j, c] = (total / Fraction(140, 36) + Fraction(1, 2)) // 1
 
     np.testing.assert_array_equal(fit(image, 6, "squash"), expected)
 
@@ -880,8 +884,9 @@ def test_text_is_drawn_in_its_color() -> None:
     image = np.zeros((16, 60, 3), np.uint8)
     draw_text(image, "image", (2, 12), (255, 128, 0))
 
-    assert (image.reshape(-1, 3) == (255, 128, 0)).all(axis=1).sum() > 20
-    assert image[:, 58:].sum() == 0
+    assert image[..., 0].max() > 200
+    assert image[..., 2].max() == 0
+    assert image[:, 58:].max() == 0
 
 
 def test_use_one_thread_leaves_opencv_one_thread() -> None:
@@ -892,3 +897,15 @@ def test_use_one_thread_leaves_opencv_one_thread() -> None:
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)
+
+
+def test_quiet_keeps_opencv_from_logging(capfd: pytest.CaptureFixture[str]) -> None:
+    bad = FORMATS["bmp-rle"].replace(bytes(1), b"\1")
+    before = cv2.getLogLevel()
+    try:
+        quiet()
+
+        assert code(bad) != "ok"
+        assert capfd.readouterr().err == ""
+    finally:
+        cv2.setLogLevel(before)

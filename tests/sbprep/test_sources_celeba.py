@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from sbformat.errors import SourceError
 from sbprep.sources import celeba
 

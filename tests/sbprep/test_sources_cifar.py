@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from sbformat.errors import SourceError
 from sbprep.sources import cifar
 

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from sbformat.errors import SourceError
 from sbprep.sources import stl10
 from sbprep.sources.base import Rejected

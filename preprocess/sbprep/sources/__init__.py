@@ -1,4 +1,4 @@
-"""Sources of images: one module a data set layout, all behind `base.Source`. This one chooses among them."""
+"""Sources of images: one module a kind of data set, all behind `base.Source`. This one chooses among them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
 from sbformat.errors import ConfigError, SourceError
 from sbformat.permutation import permute
-
 from sbprep.config import BuildConfig
-from sbprep.sources import archive, arrays, builtin, celeba, cifar, folder, stl10
+from sbprep.sources import arrays, builtin, celeba, cifar, layout, stl10, webdataset
+from sbprep.sources.archive import open_tree
 from sbprep.sources.base import SPLITS, Split
 
 __all__ = ["DATASETS", "open_splits"]
@@ -24,8 +25,7 @@ class _Adapter:
 
 
 def _tree_splits(path: Path) -> dict[str, Split]:
-    tree, kind = archive.open_tree(path)
-    return folder.splits_of_tree(tree, kind)
+    return layout.splits_of_tree(*open_tree(path))
 
 
 # In the order of detection: the particular before the general.
@@ -34,7 +34,7 @@ _ADAPTERS = {
     "cifar": _Adapter(cifar.matches, cifar.splits),
     "celeba": _Adapter(celeba.matches, celeba.splits),
     "arrays": _Adapter(arrays.matches, arrays.splits),
-    "webdataset": _Adapter(archive.is_webdataset, lambda path: archive.webdataset_splits((path,))),
+    "webdataset": _Adapter(webdataset.is_webdataset, lambda path: webdataset.webdataset_splits((path,))),
     "archive": _Adapter(lambda path: path.is_file(), _tree_splits),
     "folder": _Adapter(lambda path: path.is_dir(), _tree_splits),
 }
@@ -61,7 +61,7 @@ def open_splits(config: BuildConfig) -> dict[str, Split]:
         raise ConfigError("the built-in data set is generated and takes no path")
     else:
         found = _from_paths(config)
-    found = folder.join_labels({name: found[name] for name in SPLITS if name in found})
+    found = layout.join_labels({name: found[name] for name in SPLITS if name in found})
     return {name: _limited(split, config) for name, split in found.items()}
 
 
@@ -91,8 +91,7 @@ def _whole(path: Path, dataset: str) -> dict[str, Split]:
 def _one(path: Path, dataset: str, split: str) -> Split:
     adapter = _adapter_of(path, dataset)
     if adapter in ("folder", "archive"):
-        tree, kind = archive.open_tree(path)
-        return folder.one_split_of_tree(tree, kind, split)
+        return layout.one_split_of_tree(*open_tree(path), split)
     splits = _ADAPTERS[adapter].splits(path)
     if split in splits:
         return splits[split]

@@ -1,7 +1,7 @@
 """Arrays of images: ``.npy``, ``.npz`` and HDF5 files.
 
-Images are uint8, in a file of one array or under ``images``, ``x`` or ``data``; labels are ``labels`` or ``y``. A file of
-several splits puts the split before or after: ``x_train`` and ``y_train``, ``test_images`` and ``test_labels``.
+Images are uint8, in a file of one array or under ``images``, ``x`` or ``data``; labels are ``labels`` or ``y``. A file
+of several splits puts the split before or after: ``x_train`` and ``y_train``, ``test_images`` and ``test_labels``.
 
 Axes: N images, H W pixels, C channels. (N, H, W, 3), (N, 3, H, W), and gray (N, H, W), (N, H, W, 1), (N, 1, H, W).
 Rows that lie plainly in the file are read there, whatever the size; only compressed ones need more (see `MAX_WHOLE`).
@@ -9,21 +9,20 @@ Rows that lie plainly in the file are read there, whatever the size; only compre
 
 from __future__ import annotations
 
-import lzma
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from sbformat.errors import SourceError
 
+from sbformat.errors import SourceError
 from sbprep.sources.base import SPLITS, Item, Listing, Rejected, Split
 from sbprep.sources.stl10 import RecordFiles, hwc, open_listed, record_listing
 
@@ -44,7 +43,7 @@ _SPLIT_WORDS = {
     "validation": "val",
     "test": "test",
 }
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, KeyError, RuntimeError)
+_INFLATING = Lock()  # or each thread of a process would inflate its own copy
 
 
 def matches(path: Path) -> bool:
@@ -68,12 +67,14 @@ def splits(path: Path) -> dict[str, Split]:
         labels that are missing, too few, too many or out of range; pickled objects; compressed beyond `MAX_WHOLE`.
     """
     kind = _SUFFIXES.get(path.suffix.lower())
-    if kind is None or not path.is_file():
-        raise SourceError(f"{path}: expected a file named {', '.join(_SUFFIXES)}; rename it, or check the path")
     try:
+        if kind is None or not path.is_file():
+            raise SourceError(f"{path}: expected a file named {', '.join(_SUFFIXES)}; rename it, or check the path")
         arrays = {"npy": _npy_arrays, "npz": _npz_arrays, "hdf5": _hdf5_arrays}[kind](path)
         return _splits(path, kind, _by_split(path, arrays))
-    except (OSError, *_BROKEN) as err:
+    except SourceError:
+        raise
+    except Exception as err:  # a damaged file fails in any way at all
         raise SourceError(
             f"{path}: cannot be read ({type(err).__name__}: {err}), expected a whole .npy, .npz, .h5 or .hdf5 file; "
             "check it or write it again"
@@ -112,8 +113,9 @@ class InflatedRows:
             return handle
         handle.close()
         try:
-            return _inflated(self.path, self.member, stamp).reshape(-1, *self.shape)
-        except (OSError, *_BROKEN) as err:
+            with _INFLATING:
+                return _inflated(self.path, self.member, stamp).reshape(-1, *self.shape)
+        except Exception as err:  # a damaged file fails in any way at all
             return Rejected("unreadable", f"{self.path}[{self.member}]: {type(err).__name__}: {err}")
 
 
@@ -153,7 +155,7 @@ class ChunkedRows:
         try:
             with _open_hdf5(self.path) as file:
                 return self._read_blocks(file[self.dataset], rows)
-        except (OSError, *_BROKEN) as err:
+        except Exception as err:  # a damaged file fails in any way at all
             return Rejected("unreadable", f"{self.path}[{self.dataset}]: {type(err).__name__}: {err}")
 
     def _read_blocks(self, dataset: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -228,13 +230,14 @@ def _npz_array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _
             )
         return InflatedRows(path=path, member=info.filename, shape=shape, axes=axes)
 
+    stored = _content_offset(path, info) + header if info.compress_type == zipfile.ZIP_STORED else None
     return _Stored(
         where=where,
         shape=shape,
         dtype=dtype,
         fortran=fortran,
-        offset=_content_offset(path, info) + header if info.compress_type == zipfile.ZIP_STORED else None,
-        content=info.file_size - header,
+        offset=stored,
+        content=info.file_size - header if stored is None else path.stat().st_size - stored,
         load=lambda: _load_member(path, info.filename),
         rows=rows,
     )
@@ -286,6 +289,7 @@ def _hdf5_array(path: Path, name: str, dataset: Any) -> _Stored:
     chunks = dataset.chunks or (64,)
     plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
     offset = dataset.id.get_offset() if plain else None
+    written = dataset.nbytes if dataset.is_virtual or dataset.id.get_storage_size() else 0
 
     def load() -> NDArray[Any]:
         with _open_hdf5(path) as file:
@@ -309,7 +313,7 @@ def _hdf5_array(path: Path, name: str, dataset: Any) -> _Stored:
         dtype=dataset.dtype,
         fortran=False,
         offset=offset,
-        content=dataset.nbytes if offset is None else path.stat().st_size - offset,
+        content=written if offset is None else path.stat().st_size - offset,
         load=load,
         rows=rows,
     )
@@ -359,27 +363,18 @@ def _only_images(path: Path, arrays: dict[str, _Stored]) -> _Stored:
 
 
 def _splits(path: Path, kind: str, pairs: dict[str, tuple[_Stored, _Stored | None]]) -> dict[str, Split]:
-    layouts = {split: _layout(images) for split, (images, _) in pairs.items()}
+    for images, _ in pairs.values():
+        _check_bytes(images)
     labels = {split: _labels(*pair) for split, pair in pairs.items() if _is_labeled(split, *pair)}
     classes = max((int(found.max()) + 1 for found in labels.values() if found.ndim == 1), default=0)
-    made = {
-        split or ("train" if split in labels else "unlabeled"): _split(
-            path, kind, pairs[split][0], *layouts[split], labels.get(split), classes
-        )
-        for split in pairs
-    }
-    return {split: made[split] for split in SPLITS if split in made}
+    made = {split: _split(path, kind, pair[0], labels.get(split), classes) for split, pair in pairs.items()}
+    if "" in made:
+        return {"train" if "" in labels else "unlabeled": made[""]}
+    return made
 
 
-def _split(
-    path: Path,
-    kind: str,
-    images: _Stored,
-    shape: tuple[int, ...],
-    axes: tuple[int, ...],
-    labels: NDArray[Any] | None,
-    classes: int,
-) -> Split:
+def _split(path: Path, kind: str, images: _Stored, labels: NDArray[Any] | None, classes: int) -> Split:
+    shape, axes = _layout(images)
     source: RecordFiles | InflatedRows | ChunkedRows = RecordFiles(paths=(path,), shape=shape, axes=axes)
     if images.offset is None and images.rows is not None:
         source = images.rows(shape, axes)
@@ -391,7 +386,6 @@ def _split(
 
 def _layout(images: _Stored) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shape of one image with a channel axis, and the axes that make it (H, W, C)."""
-    _check_bytes(images)
     shape = images.shape[1:]
     if len(shape) == 3 and shape[2] == 3:
         return shape, (0, 1, 2)
@@ -402,7 +396,8 @@ def _layout(images: _Stored) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if len(shape) == 2 and shape[1] not in (1, 3):  # (H, W, 3) would be a single color image
         return (*shape, 1), (0, 1, 2)
     raise SourceError(
-        f"{images.given}, expected (N, H, W, 3), (N, 3, H, W) or gray (N, H, W); reshape it, a single image to (1, H, W, 3)"
+        f"{images.given}, expected (N, H, W, 3), (N, 3, H, W) or gray (N, H, W); "
+        "reshape it, a single image to (1, H, W, 3)"
     )
 
 
@@ -413,10 +408,13 @@ def _check_bytes(images: _Stored) -> None:
         raise SourceError(f"{images.given}, expected uint8; scale to 0..255, round, and save .astype(np.uint8)")
     if images.fortran:
         raise SourceError(f"{images.given} in Fortran order, expected C order; save np.ascontiguousarray(array)")
-    if images.nbytes == 0:
+    if min(images.shape, default=0) <= 0:
         raise SourceError(f"{images.given}: no images; check how it was written")
     if images.content < images.nbytes:
-        raise SourceError(f"{images.given}: {images.content} bytes, expected {images.nbytes}; truncated: copy it again")
+        raise SourceError(
+            f"{images.given}: {images.content} bytes, expected {images.nbytes}; "
+            "it was cut short: copy or write it again"
+        )
 
 
 def _is_labeled(split: str, images: _Stored, labels: _Stored | None) -> bool:
@@ -445,7 +443,7 @@ def _class_numbers(stored: _Stored, labels: NDArray[Any]) -> NDArray[np.int32]:
     if len(wrong):
         row = wrong[0]
         raise SourceError(
-            f"{stored.given}: label {labels[row]} in row {row}, expected 0 to {MAX_CLASSES - 1}; renumber"
+            f"{stored.given}: label {labels[row]} in row {row}, expected 0 to {MAX_CLASSES - 1}; renumber the classes"
         )
     return labels.astype(np.int32)
 

@@ -10,6 +10,7 @@ All in one folder or in its folders Img, Anno and Eval, as they are distributed.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import replace
@@ -18,11 +19,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sbformat.errors import SourceError
 
-from sbprep.sources.archive import ZipTree
+from sbformat.errors import SourceError
 from sbprep.sources.base import SPLITS, Listing, Split
-from sbprep.sources.folder import FolderTree, Tree, is_image
+from sbprep.sources.folder import FolderTree
+from sbprep.sources.tree import Tree, is_image
+from sbprep.sources.zipped import ZipTree
 
 ATTRIBUTES = 40
 #: Meaning of the numbers in list_eval_partition.txt.
@@ -50,13 +52,13 @@ def splits(path: Path) -> dict[str, Split]:
     SourceError
         A list is missing, malformed or contradicts its own count, or an image is in only one of the lists or in none.
     """
-    base = _base(path)
-    if base is None:
-        raise SourceError(
-            f"{path}: no {_IMAGES}/ or {_IMAGES}.zip with {_ATTRIBUTES} here, in celeba/ or in Img/ and Anno/; "
-            "put the images and both lists into one folder and give that"
-        )
     try:
+        base = _base(path)
+        if base is None:
+            raise SourceError(
+                f"{path}: no {_IMAGES}/ or {_IMAGES}.zip with {_ATTRIBUTES} here, in celeba/ or in Img/ and Anno/; "
+                "put the images and both lists into one folder and give that"
+            )
         return _splits(base)
     except OSError as err:
         raise SourceError(f"{path}: cannot be read ({err}); check the permissions and the disk") from err
@@ -90,7 +92,8 @@ def read_partition(path: Path) -> dict[str, str]:
             if fields := line.split():
                 if len(fields) != 2 or fields[1] not in PARTITION:
                     raise SourceError(
-                        f"{path}, line {number}: {line.strip()[:80]!r}, expected a file name and 0, 1 or 2; download it again"
+                        f"{path}, line {number}: {line.strip()[:80]!r}, expected a file name and 0, 1 or 2; "
+                        "download it again"
                     )
                 _add(path, number, found, fields[0], PARTITION[fields[1]])
     return found
@@ -132,8 +135,8 @@ def _check_listed(tree: Tree, files: list[str], listed: Container[str], path: Pa
     missing = [file for file in files if file not in listed]
     if missing:
         raise SourceError(
-            f"{path}: {len(missing)} of the {len(files)} images in {tree.where} are not listed, the first is {missing[0]}; "
-            "use the lists of the same download, or move these images away"
+            f"{path}: {len(missing)} of the {len(files)} images in {tree.where} are not listed, "
+            f"the first is {missing[0]}; use the lists of the same download, or move these images away"
         )
 
 
@@ -166,7 +169,7 @@ def _list_file(base: Path, name: str) -> Path:
 
 
 def _count(path: Path, line: str) -> int:
-    if not line.strip().isdecimal():
+    if not re.fullmatch("[0-9]{1,12}", line.strip()):
         raise SourceError(f"{path}, line 1: {line.strip()[:80]!r}, expected the number of images; download it again")
     return int(line)
 

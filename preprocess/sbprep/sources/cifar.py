@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sbformat.errors import SourceError
 
+from sbformat.errors import SourceError
 from sbprep.sources.base import SPLITS, Item, Listing, Rejected, Source, Split
 from sbprep.sources.stl10 import RecordFiles, count_records, hwc, open_listed, record_listing
 
@@ -162,7 +162,8 @@ def load_pickle(content: bytes, path: Path) -> Any:
         ) from err
     except Exception as err:  # a damaged pickle fails in any way at all
         raise SourceError(
-            f"{path}: malformed pickle ({type(err).__name__}: {str(err)[:200]}), expected a CIFAR batch; download it again"
+            f"{path}: malformed pickle ({type(err).__name__}: {str(err)[:200]}), expected a CIFAR batch; "
+            "download it again"
         ) from err
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sbformat.errors import SourceError
 
+from sbformat.errors import SourceError
 from sbprep.sources.base import SPLITS, Item, Listing, Rejected, Split
 
 SHAPE = (3, 96, 96)  # plane, column, row

@@ -1,8 +1,8 @@
-"""BMP and TIFF: the formats whose samples are taken apart here, because decoders (and their versions) disagree on them.
+"""TIFF: the format on whose samples decoders, and their versions, disagree most.
 
-OpenCV only undoes the compression of a TIFF: it gets the file with a new directory that calls every row one row of gray
-samples. Alpha, palettes, inks, bit depths and prediction are then plain array arithmetic. What cannot be seen that way
-(JPEG or fax compression, YCbCr, separate planes) goes through OpenCV whole, from a directory with nothing optional in it.
+OpenCV only undoes the compression: it gets the file with a new directory that calls every row one row of gray samples.
+Alpha, palettes, inks, bit depths, prediction and tiles are then plain array arithmetic. What cannot be seen that way (JPEG
+or fax compression, YCbCr, separate planes) goes through OpenCV whole, from a directory with nothing optional in it.
 
 Axes: H, W pixels; C samples of a pixel.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sbprep.headers import BadImage, Entry, check_size, entry_values, orientation_of, read_directory
+from sbprep.headers import BadImage, Entry, Samples, check_size, entry_values, orientation_of, read_directory
 
 # TIFF 6.0 tags, by the names of the specification
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS = 256, 257, 258, 259, 262, 266, 273
@@ -31,78 +31,19 @@ _FAX, _JPEG = (2, 3, 4), 7
 _WHOLE = frozenset({WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP})
 _WHOLE |= {STRIP_SIZES, PLANAR, T4_OPTIONS, T6_OPTIONS, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, JPEG_TABLES}
 _WHOLE |= {YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, YCBCR_POSITIONING, REFERENCE_BLACK_WHITE}
-_KEPT = (COMPRESSION, FILL_ORDER, STRIP_OFFSETS, STRIP_SIZES, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES)
-
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-_BMP_555 = (0x7C00, 0x3E0, 0x1F, 0)
-_BMP_888 = (0xFF0000, 0xFF00, 0xFF, 0)
-
-
-class Samples(NamedTuple):
-    """Pixels before they are 8-bit RGB: `color` (H, W, 1 or 3) in 0...`top`, `alpha` (H, W, 1) or None likewise."""
-
-    color: NDArray[Any]
-    alpha: NDArray[Any] | None
-    top: int
-    premultiplied: bool = False
+_COPIED = (COMPRESSION, FILL_ORDER, STRIP_OFFSETS, STRIP_SIZES)
+_COPIED_OF_TILES = (COMPRESSION, FILL_ORDER, TILE_OFFSETS, TILE_SIZES)
+_MAX_ROWS = 2**20  # of OpenCV
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value, by its type
 
 
-class Bmp(NamedTuple):
-    """Layout of a BMP; `masks` (red, green, blue, alpha) where pixels are words of 16 or 32 bits, else empty."""
+class Grid(NamedTuple):
+    """Strips or tiles: pixel rows and columns of each, and how many there are down and across."""
 
-    height: int
-    width: int
-    bits: int
-    offset: int
-    bottom_up: bool
-    masks: tuple[int, ...]
-
-
-def read_bmp(data: bytes) -> Bmp:
-    """Read the header of a BMP and check that its pixels are all there."""
-    offset, kind = struct.unpack_from("<II", data, 10)
-    if kind not in _BMP_HEADERS:
-        raise BadImage("not_an_image", f"starts like a BMP, but its header has {kind} bytes")
-    compression, size = (0, 0) if kind == 12 else struct.unpack_from("<II", data, 30)
-    width, height, _, bits = struct.unpack_from("<HHHH" if kind == 12 else "<iiHH", data, 18)
-    check_size(abs(height), width)
-    if (bits, compression) not in {(1, 0), (4, 0), (8, 0), (24, 0), (16, 0), (32, 0), (8, 1), (4, 2), (16, 3), (32, 3)}:
-        raise BadImage("unsupported", f"BMP of {bits} bits a pixel with compression {compression}")
-    stop = offset + (size if compression in (1, 2) else _bmp_row(width, bits) * abs(height))
-    if stop > len(data):
-        raise BadImage("truncated", f"BMP of {len(data)} bytes, its pixels end at {stop}")
-    return Bmp(abs(height), width, bits, offset, height > 0, _bmp_masks(data, kind, bits, compression))
-
-
-def _bmp_row(width: int, bits: int) -> int:
-    return (width * bits + 31) // 32 * 4
-
-
-def _bmp_masks(data: bytes, kind: int, bits: int, compression: int) -> tuple[int, ...]:
-    if bits not in (16, 32):
-        return ()
-    if compression == 0:
-        return _BMP_555 if bits == 16 else _BMP_888
-    alpha = struct.unpack_from("<I", data, 66)[0] if kind in (56, 108, 124) else 0
-    return (*struct.unpack_from("<III", data, 54), alpha)
-
-
-def bmp_samples(data: bytes, bmp: Bmp) -> Samples:
-    """Return the pixels of a BMP of 16 or 32 bits: OpenCV scales 5 bits to 0...248 and passes over alpha."""
-    words = np.frombuffer(
-        data, f"<u{bmp.bits // 8}", bmp.height * _bmp_row(bmp.width, bmp.bits) * 8 // bmp.bits, bmp.offset
-    )
-    words = words.reshape(bmp.height, -1)[:: -1 if bmp.bottom_up else 1, : bmp.width].astype(np.uint64)
-    fields = [_bmp_field(words, mask) for mask in bmp.masks]
-    return Samples(np.stack(fields[:3], axis=-1), fields[3][..., None] if bmp.masks[3] else None, 255)
-
-
-def _bmp_field(words: NDArray[np.uint64], mask: int) -> NDArray[np.uint8]:
-    if mask == 0:
-        return np.zeros(words.shape, np.uint8)
-    shift = (mask & -mask).bit_length() - 1
-    top = mask >> shift
-    return ((((words & mask) >> shift) * 510 + top) // (2 * top)).astype(np.uint8)
+    rows: int
+    columns: int
+    down: int
+    across: int
 
 
 class Tiff(NamedTuple):
@@ -135,6 +76,11 @@ class Tiff(NamedTuple):
     def bits(self) -> int:
         """Bits of a sample."""
         return self.value(BITS, 1)
+
+    @property
+    def tiled(self) -> bool:
+        """True for tiles, False for strips."""
+        return TILE_OFFSETS in self.entries
 
     @property
     def whole(self) -> bool:
@@ -186,13 +132,10 @@ def _check_kind(tiff: Tiff) -> None:
 
 def _check_strips(tiff: Tiff) -> None:
     """Raise `BadImage` where a strip or tile lies beyond the end, or where there are too few."""
-    tiled = TILE_OFFSETS in tiff.entries
-    offsets = tiff.values(TILE_OFFSETS if tiled else STRIP_OFFSETS)
-    sizes = tiff.values(TILE_SIZES if tiled else STRIP_SIZES)
-    height, width, samples = tiff.shape
-    rows, columns = (tiff.value(TILE_HEIGHT), tiff.value(TILE_WIDTH)) if tiled else (_strip_rows(tiff), width)
-    check_size(rows, columns)
-    count = -(-height // rows) * -(-width // columns) * (samples if tiff.value(PLANAR, 1) == 2 else 1)
+    offsets = tiff.values(TILE_OFFSETS if tiff.tiled else STRIP_OFFSETS)
+    sizes = tiff.values(TILE_SIZES if tiff.tiled else STRIP_SIZES)
+    grid = _grid(tiff)
+    count = grid.down * grid.across * (tiff.shape[2] if tiff.value(PLANAR, 1) == 2 else 1)
     if not len(offsets) == len(sizes) >= count:
         raise BadImage("damaged", f"TIFF of {len(offsets)} strips or tiles and {len(sizes)} sizes, expected {count}")
     stop = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
@@ -200,32 +143,49 @@ def _check_strips(tiff: Tiff) -> None:
         raise BadImage("truncated", f"TIFF of {len(tiff.data)} bytes, a strip or tile ends at {stop}")
 
 
-def _strip_rows(tiff: Tiff) -> int:
-    height = tiff.value(HEIGHT)
-    return min(tiff.value(ROWS_PER_STRIP, height), height)
+def _grid(tiff: Tiff) -> Grid:
+    height, width, _ = tiff.shape
+    if tiff.tiled:
+        rows, columns = tiff.value(TILE_HEIGHT), tiff.value(TILE_WIDTH)
+    else:
+        rows, columns = min(tiff.value(ROWS_PER_STRIP, height), height), width
+    check_size(rows, columns)
+    return Grid(rows, columns, -(-height // rows), -(-width // columns))
 
 
 def whole_file(tiff: Tiff) -> bytes:
     """Return the file with only those tags of its first page that say how to make its pixels."""
-    copied = {tag: tiff.data[entry.at : entry.at + 12] for tag, entry in tiff.entries.items() if tag in _WHOLE}
-    return _with_directory(tiff, copied)
+    copied = {tag: entry for tag, entry in tiff.entries.items() if tag in _WHOLE}
+    for tag, entry in copied.items():
+        size = _BYTES.get(entry.kind, 1) * entry.number
+        stop = size + struct.unpack_from(tiff.order + "I", tiff.data, entry.at + 8)[0]
+        if size > 4 and stop > len(tiff.data):
+            raise BadImage("truncated", f"TIFF of {len(tiff.data)} bytes, the values of tag {tag} end at {stop}")
+    return _with_directory(tiff, {tag: tiff.data[entry.at : entry.at + 12] for tag, entry in copied.items()})
 
 
 def gray_file(tiff: Tiff) -> bytes:
-    """Return the file with its first page called a gray image of 8 or 16 bits, whose rows are those of the samples."""
-    height, width, _ = tiff.shape
-    bits = max(8, tiff.bits)
-    copied = {tag: tiff.data[entry.at : entry.at + 12] for tag, entry in tiff.entries.items() if tag in _KEPT}
-    new = {WIDTH: _row_samples(tiff, width), HEIGHT: height, BITS: bits, PHOTOMETRIC: _BLACK_IS_0, SAMPLES: 1}
-    if TILE_OFFSETS in tiff.entries:
-        new[TILE_WIDTH] = _row_samples(tiff, tiff.value(TILE_WIDTH))
-    else:
-        new[ROWS_PER_STRIP] = _strip_rows(tiff)
-    return _with_directory(tiff, copied | {tag: _entry(tiff.order, tag, value) for tag, value in new.items()})
+    """Return the file with its first page called a gray image of 8 or 16 bits, whose rows are those of the samples.
 
-
-def _row_samples(tiff: Tiff, width: int) -> int:
-    return -(-width * tiff.shape[2] * tiff.bits // max(8, tiff.bits))
+    Tiles are called strips, one below the other: libtiff 4.7 refuses plain tiles of other than whole kilobytes.
+    """
+    grid = _grid(tiff)
+    if grid.rows * grid.down * grid.across > _MAX_ROWS:
+        raise BadImage("unsupported", f"TIFF of {grid.down * grid.across} tiles, expected larger ones")
+    new = {
+        WIDTH: -(-grid.columns * tiff.shape[2] * tiff.bits // max(8, tiff.bits)),
+        HEIGHT: grid.rows * grid.down * grid.across if tiff.tiled else tiff.shape[0],
+        BITS: max(8, tiff.bits),
+        PHOTOMETRIC: _BLACK_IS_0,
+        SAMPLES: 1,
+        ROWS_PER_STRIP: grid.rows,
+    }
+    entries = {tag: _entry(tiff.order, tag, value) for tag, value in new.items()}
+    for tag, source in zip(_COPIED, _COPIED_OF_TILES if tiff.tiled else _COPIED, strict=True):
+        if source in tiff.entries:
+            at = tiff.entries[source].at
+            entries[tag] = struct.pack(tiff.order + "H", tag) + tiff.data[at + 2 : at + 12]
+    return _with_directory(tiff, entries)
 
 
 def _entry(order: str, tag: int, value: int) -> bytes:
@@ -260,15 +220,18 @@ def tiff_samples(tiff: Tiff, rows: NDArray[Any]) -> Samples:
 
 
 def _unpacked(tiff: Tiff, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return (H, W, C) samples: bits unpacked, prediction undone, tiles side by side."""
     height, width, samples = tiff.shape
+    grid = _grid(tiff)
     if tiff.bits < 8:
-        bits = np.unpackbits(rows, axis=1)[:, : width * samples * tiff.bits].reshape(height, -1, tiff.bits)
+        bits = np.unpackbits(rows, axis=1)[:, : grid.columns * samples * tiff.bits].reshape(len(rows), -1, tiff.bits)
         rows = (bits << np.arange(tiff.bits, dtype=np.uint8)[::-1]).sum(axis=2, dtype=np.uint8)
-    pixels = rows.reshape(height, width, samples)
+    pixels = rows.reshape(len(rows), grid.columns, samples)
     if tiff.predicted:
-        step = tiff.value(TILE_WIDTH) if TILE_OFFSETS in tiff.entries else width
-        parts = [pixels[:, x : x + step] for x in range(0, width, step)]
-        pixels = np.concatenate([np.cumsum(part, axis=1, dtype=part.dtype) for part in parts], axis=1)
+        pixels = np.cumsum(pixels, axis=1, dtype=pixels.dtype)
+    if tiff.tiled:
+        tiles = pixels.reshape(grid.down, grid.across, grid.rows, grid.columns, samples).swapaxes(1, 2)
+        pixels = tiles.reshape(grid.down * grid.rows, grid.across * grid.columns, samples)[:height, :width]
     return pixels
 
 
@@ -276,8 +239,9 @@ def _looked_up(tiff: Tiff, index: NDArray[Any]) -> Samples:
     colors = np.array(tiff.values(COLOR_MAP), dtype=np.uint16)
     if len(colors) != 3 << tiff.bits:
         raise BadImage("damaged", f"TIFF palette of {len(colors)} values, expected {3 << tiff.bits}")
-    # Some writers put 8-bit values into the map, against the specification.
-    return Samples(colors.reshape(3, -1).T[index], None, 255 if colors.max() < 256 else 65535)
+    # Writers make 16 bits by 256 as often as by 257: the high byte is right for both. A few store 8 bits.
+    bits = 0 if colors.max() < 256 else 8
+    return Samples((colors >> bits).reshape(3, -1).T[index], None, 255)
 
 
 def _without_ink(inks: NDArray[Any], top: int) -> NDArray[np.uint16]:
