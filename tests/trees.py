@@ -13,6 +13,7 @@ from sbprep.sources.base import Rejected
 from sbprep.sources.folder import FolderTree
 from sbprep.sources.layout import one_split_of_tree
 from sbprep.sources.tar import TarTree
+from sbprep.sources.tree import Tree
 from sbprep.sources.zipped import ZipTree
 
 NAMES = [
@@ -59,12 +60,12 @@ def tar_bytes(members: dict[str, bytes] | list[tuple[str, bytes]], format: int =
     return buffer.getvalue()
 
 
-def read_all(tree: FolderTree | TarTree | ZipTree) -> dict[str, object]:
+def read_all(tree: Tree) -> dict[str, object]:
     files = tree.files()
     return dict(zip([tree.member(name) for name in files.names], tree.read(files), strict=True))
 
 
-def codes(tree: TarTree | ZipTree) -> dict[str, str]:
+def codes(tree: Tree) -> dict[str, str]:
     """Return reject code, or 'ok', of each image as a layout lists them."""
     split = one_split_of_tree(tree, "x", "unlabeled")
     items = zip(split.listing.names, tree.read(split.listing), strict=True)

@@ -297,7 +297,8 @@ def _zhang_from_ab(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np
     row, column = (
         np.clip(np.floor(v / np.float32(ZHANG_STEP) + np.float32(0.5)), -12, 12).astype(np.int64) + 12 for v in (a, b)
     )
-    return _zhang_grid()[row, column]
+    bins: NDArray[np.int64] = _zhang_grid()[row, column]
+    return bins
 
 
 def _uniform_bins(values: NDArray[np.float32], ends: NDArray[np.float32], n: int) -> NDArray[np.int64]:

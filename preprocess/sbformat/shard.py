@@ -85,8 +85,8 @@ class Shard:
         """Return the dataset, shape (count, *row shape), read-only.
 
         Where the chunks lie without gaps a view of the memory map: nothing is read until it is touched, and
-        ``array[rows]`` gathers at memory speed. Else (compressed, or an image chunk of no whole number of pages) read
-        into memory whole.
+        ``array[rows]`` gathers at memory speed. Else (compressed, an image chunk of no whole number of pages, a few
+        unaligned rows) read into memory whole.
 
         Raises
         ------
@@ -94,7 +94,8 @@ class Shard:
             As `read`, or the file cannot be mapped.
         """
         spec, table = self.datasets[dataset], self.chunks[dataset]
-        if table.compressed or table.stride != table.rows * spec.row_bytes:
+        aligned = table.offset % spec.dtype.alignment == 0  # small datasets lie at any byte
+        if table.compressed or table.stride != table.rows * spec.row_bytes or not aligned:
             rows = self.read(dataset, 0, len(self))
         else:
             shape = (len(self), *spec.row_shape)

@@ -41,7 +41,7 @@ def area_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[n
 
 @lru_cache(maxsize=1024)
 def area_overlaps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return `area_weights` before the division by `source`: exact integers in 0...target whose rows sum to `source`."""
+    """Return `area_weights` before the division by `source`: integers in 0...target, rows sum to `source`."""
     if not 1 <= target <= source:
         raise ValueError(f"area averaging from {source} to {target} pixels, expected 1 <= target <= source")
     start = np.arange(target, dtype=np.int64) * source

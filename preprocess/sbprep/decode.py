@@ -4,24 +4,25 @@ JPEG, PNG, WebP, BMP and TIFF; of an animation or a multi-page file the first fr
 transparency is laid on white, 16 bits are rounded to 8, embedded color profiles are ignored: every file is taken for
 sRGB. OpenCV gets only what its versions 4.10 to 5 agree on; see `headers`, `bmp` and `tiff`.
 
-Not found: damage inside a JPEG scan that still ends with its end marker, in a BMP, or within a TIFF strip. Those have no
-checksum, and decoders conceal what they notice.
+Not found: damage inside a JPEG scan that still ends with its end marker, in a BMP, or within a TIFF strip. Those have
+no checksum, and decoders conceal what they notice.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sbformat.errors import BuildError, SourceError
 
+from sbformat.errors import BuildError, SourceError
 from sbprep import bmp, headers, tiff
-from sbprep._resize_kernel import area_resize
+from sbprep._kernels import area_resize
 from sbprep.areas import area_overlaps
 from sbprep.headers import BadImage, Samples
 from sbprep.sources.base import Rejected
@@ -31,12 +32,6 @@ Pixels = NDArray[np.uint8]
 # Turning is done here for every format: which of them OpenCV turns by itself depends on its version.
 _AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
 _COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # spares a pass over the pixels; not in every 4.x
-_REDUCED = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 _GRAY, _RGB, _PALETTE = 0, 2, 3  # PNG color types; 4 and 6 have alpha
 
 
@@ -46,20 +41,17 @@ def use_one_thread() -> None:
 
 
 def quiet() -> None:
-    """Keep OpenCV from logging: what it cannot decode is a `Rejected` anyway. Its libjpeg and libpng still write to stderr."""
-    cv2.setLogLevel(0)
+    """Keep OpenCV from logging what is a `Rejected` anyway; its libjpeg and libpng still write to stderr."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def decode(data: bytes, at_least: int = 0) -> Pixels | Rejected:
+def decode(data: bytes) -> Pixels | Rejected:
     """Decode an image file.
 
     Parameters
     ----------
     data : bytes
         Content of the file; its name does not matter.
-    at_least : int
-        A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps twice this many pixels,
-        so that area averaging still does the last reduction. 0: full size.
 
     Returns
     -------
@@ -71,7 +63,7 @@ def decode(data: bytes, at_least: int = 0) -> Pixels | Rejected:
     if reader is None:
         return Rejected("not_an_image", f"starts with {data[:8]!r}") if data else Rejected("empty", "0 bytes")
     try:
-        return reader(data, at_least)
+        return reader(data)
     except BadImage as bad:
         return Rejected(bad.code, bad.detail)
     except struct.error:
@@ -120,14 +112,15 @@ def write_png(path: Path, rgb: Pixels) -> None:
         temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise BuildError(
             f"{path}: cannot write this picture ({error.strerror}); check folder and free space"
         ) from error
 
 
 def draw_text(rgb: Pixels, text: str, xy: tuple[int, int], color: tuple[int, int, int]) -> None:
-    """Draw a line of small ASCII text into `rgb` (H, W, 3), its lower left corner at pixel `xy`; about 7 x 9 a letter."""
+    """Draw a line of small ASCII text into `rgb` (H, W, 3), lower left corner at pixel `xy`; about 7 x 9 a letter."""
     cv2.putText(rgb, text, xy, cv2.FONT_HERSHEY_PLAIN, 0.8, color, 1, cv2.LINE_8)
 
 
@@ -149,16 +142,15 @@ def _area_average(image: Pixels, region: tuple[int, int, int, int], size: int) -
     return out
 
 
-def _decode_jpeg(data: bytes, at_least: int) -> Pixels:
+def _decode_jpeg(data: bytes) -> Pixels:
+    # Always whole: decoding at 1/2 or 1/4 saves a third of the time of a 12-megapixel photograph and moves pixels of
+    # the fitted image by 0.2 to 8 levels in the mean (docs/benchmarks.md).
     jpeg = headers.read_jpeg(data)
-    shorter = min(jpeg.height, jpeg.width)
-    by = next((by for by in (8, 4, 2) if shorter >= 2 * by * at_least), 1) if at_least else 1
-    size = -(-jpeg.height // by), -(-jpeg.width // by)
-    image = _imdecode_rgb(data, size, _REDUCED[by], swap=jpeg.components == 4)
+    image = _imdecode_rgb(data, (jpeg.height, jpeg.width), swap=jpeg.components == 4)
     return image if jpeg.orientation == 1 else _turned(image, jpeg.orientation)
 
 
-def _decode_png(data: bytes, _: int) -> Pixels:
+def _decode_png(data: bytes) -> Pixels:
     png = headers.read_png(data)
     size, top = (png.height, png.width), 65535 if png.depth == 16 else 255
     file = headers.plain_png(png, _palette_on_white(png.palette, png.transparency))
@@ -191,7 +183,7 @@ def _color_key(png: headers.Png, color: NDArray[Any]) -> NDArray[Any] | None:
     return np.where(opaque, np.iinfo(color.dtype).max, 0).astype(color.dtype)
 
 
-def _decode_webp(data: bytes, _: int) -> Pixels:
+def _decode_webp(data: bytes) -> Pixels:
     webp = headers.read_webp(data)
     if webp.alpha:
         image = _flattened(_split_alpha(_imdecode(webp.file, cv2.IMREAD_UNCHANGED, webp.frame), 255))
@@ -204,14 +196,14 @@ def _decode_webp(data: bytes, _: int) -> Pixels:
     return _turned(image, webp.orientation)
 
 
-def _decode_bmp(data: bytes, _: int) -> Pixels:
+def _decode_bmp(data: bytes) -> Pixels:
     layout = bmp.read_bmp(data)
     if layout.masks:
         return _flattened(bmp.bmp_samples(data, layout))
     return _imdecode_rgb(data, (layout.height, layout.width))
 
 
-def _decode_tiff(data: bytes, _: int) -> Pixels:
+def _decode_tiff(data: bytes) -> Pixels:
     page = tiff.read_tiff(data)
     if page.whole:
         image = _imdecode_rgb(tiff.whole_file(page), page.shape[:2])
@@ -220,7 +212,7 @@ def _decode_tiff(data: bytes, _: int) -> Pixels:
     return _turned(image, page.orientation)
 
 
-_READERS: dict[bytes, Callable[[bytes, int], Pixels]] = {
+_READERS: dict[bytes, Callable[[bytes], Pixels]] = {
     b"\xff\xd8": _decode_jpeg,
     b"\x89P": _decode_png,
     b"RI": _decode_webp,
@@ -239,12 +231,12 @@ def _imdecode(data: bytes, flags: int, size: tuple[int, int] | None = None) -> N
     return np.asarray(image)
 
 
-def _imdecode_rgb(data: bytes, size: tuple[int, int], flags: int = 0, swap: bool = False) -> NDArray[Any]:
+def _imdecode_rgb(data: bytes, size: tuple[int, int], swap: bool = False) -> NDArray[Any]:
     """Decode to (H, W, 3) RGB; `swap` or an old OpenCV: by way of BGR."""
     if _COLOR_RGB is None or swap:
-        image = _imdecode(data, flags | _AS_STORED | cv2.IMREAD_COLOR, size)
+        image = _imdecode(data, _AS_STORED | cv2.IMREAD_COLOR, size)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
-    return _imdecode(data, flags | _AS_STORED | _COLOR_RGB, size)
+    return _imdecode(data, _AS_STORED | _COLOR_RGB, size)
 
 
 def _split_alpha(image: NDArray[Any], top: int) -> Samples:
@@ -254,7 +246,7 @@ def _split_alpha(image: NDArray[Any], top: int) -> Samples:
 
 
 def _flattened(samples: Samples) -> Pixels:
-    """Lay on white and round to 8 bits, in integers: 255 · (color · alpha + top · (top - alpha)) / top², half up."""
+    """Lay on white and round to 8 bits, in integers: 255 (color alpha + top (top - alpha)) / top^2, half up."""
     color, alpha, top, premultiplied = samples
     value, unit = color, top
     if alpha is not None:
@@ -267,7 +259,7 @@ def _flattened(samples: Samples) -> Pixels:
 
 
 def _turned(image: Pixels, orientation: int) -> Pixels:
-    """Undo an Exif orientation: 1 upright, 2...4 flipped or turned by 180 degrees, 5...8 with the axes swapped as well."""
+    """Undo an Exif orientation: 1 upright, 2...4 flipped or turned by 180 degrees, 5...8 with swapped axes too."""
     turned = cv2.transpose(image) if orientation > 4 else image
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return _pixels(turned if flip is None else cv2.flip(turned, flip))

@@ -1,10 +1,10 @@
-"""What the bytes of an image file say before any pixel is decoded: size, kind, orientation, and whether all of it is there.
+"""What the bytes of an image file say before any pixel is decoded: size, kind, orientation, and whether all is there.
 
 Decoders fill what is missing with gray, disagree on metadata from version to version and allocate what a header asks
 for. So the header is read here, and for PNG and WebP a file without anything optional is put together for the decoder.
 
-Every reader raises `BadImage`; where a file ends inside its header, `struct.error` or `IndexError` from reading past
-the end means "truncated" (`decode.decode` translates both). BMP and TIFF have modules of their own.
+Every reader raises `BadImage`; where a file ends inside its header, the `struct.error` of reading past the end means
+"truncated" (`decode.decode` translates both). BMP and TIFF have modules of their own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ _APP1 = 0xE1
 _APP14 = 0xEE
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0...SOF15 without DHT, JPG, DAC
 _HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive: what every decoder build knows
-_NO_SEGMENT = frozenset(
-    {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}
-)  # stuffing, TEM, RSTn, SOI, fill byte: no length follows
+_NO_SEGMENT = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # stuffing, TEM, RSTn, SOI, fill: no length follows
 _jpeg_segment = struct.Struct(">BBH").unpack_from
 _jpeg_frame = struct.Struct(">BHHB").unpack_from
 
@@ -109,7 +107,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def read_jpeg(data: bytes) -> Jpeg:
-    """Walk the segments up to the first scan: 2 us for a plain file, less than 2 % of decoding 96 x 96 pixels."""
+    """Walk the segments up to the first scan: 1.5 us for a plain file of 96 x 96 pixels, which decodes in 43 us."""
     if not data.startswith(b"\xff\xd8\xff"):
         raise BadImage("not_an_image", "starts like a JPEG, but no marker follows")
     at, frame, orientation, adobe = 2, 0, 1, False

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import joblib
@@ -176,23 +179,77 @@ def _finished(plan: Plan, tasks: list[Task]) -> Iterator[list[Finished]]:
         n_jobs=jobs, backend=config.backend, return_as="generator_unordered", batch_size=1, max_nbytes=None
     )
     in_processes = jobs > 1 and config.backend == "loky"
+    threads = _Threads(jobs) if jobs > 1 and config.backend == "threading" else None
+    make = run_task if threads is None else threads.run
+    batches: Generator[list[Finished], None, None] | None = None
     try:
-        yield from parallel(joblib.delayed(run_task)(task) for task in tasks)
+        with _signals_ignored() if in_processes else nullcontext():
+            batches = parallel(joblib.delayed(make)(task) for task in tasks)
+        for batch in batches:  # not yield from: that closes `batches` first, and loudly
+            yield batch
     except BrokenProcessPool as error:
         raise BuildError(_death_notice(plan)) from error
     finally:
+        if threads is not None:
+            threads.stop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib tells that tasks are dropped, which is the purpose here
+            if batches is not None:
+                batches.close()
         if in_processes:
             get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        if threads is not None:
+            threads.wait()
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Ignore what a terminal sends to every process, for as long as workers start: they inherit it.
+
+    A worker that got it before `run_task` could say so would die with a traceback. Needs the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Threads:
+    """Tasks in threads, which cannot be killed: they are asked to end, and waited for."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._slots = threading.Semaphore(jobs)
+        self._stopped = threading.Event()
+
+    def run(self, task: Task) -> list[Finished]:
+        with self._slots:
+            return run_task(task, self._stopped)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def wait(self) -> None:
+        # A thread that the end of the interpreter meets inside HDF5 keeps its lock: the process would hang.
+        for _ in range(self._jobs):
+            self._slots.acquire()
 
 
 def _death_notice(plan: Plan) -> str:
-    at = []
+    own, found = set(plan.own_keys()), []
     for split in plan.splits:
         for name in plan.config.colorspaces:
-            for number, position in in_flight(plan.root(name) / split):
-                unit = plan.unit(split, number)
-                at.append(f"{unit.part.names[position]} ({split}/{unit.name})")
-    where = " or ".join(at) or "an unknown image"
+            for at, number, position in in_flight(plan.root(name) / split):
+                if (split, number) in own:
+                    unit = plan.unit(split, number)
+                    found.append((at, f"{unit.part.names[position]} ({split}/{unit.name})"))
+    # All workers are gone by now; the one that died first stopped marking first.
+    where = " or ".join(image for _, image in sorted(found)) or "an unknown image"
     return (
         f"a worker process died at {where}: it was killed, ran out of memory, or the image crashed its decoder. "
         f"Nothing already built is lost: run the same command again; if it dies there again, remove that image"

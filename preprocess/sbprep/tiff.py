@@ -1,8 +1,8 @@
 """TIFF: the format on whose samples decoders, and their versions, disagree most.
 
 OpenCV only undoes the compression: it gets the file with a new directory that calls every row one row of gray samples.
-Alpha, palettes, inks, bit depths, prediction and tiles are then plain array arithmetic. What cannot be seen that way (JPEG
-or fax compression, YCbCr, separate planes) goes through OpenCV whole, from a directory with nothing optional in it.
+Alpha, palettes, inks, bit depths, prediction and tiles are then plain array arithmetic. What cannot be seen that way
+(JPEG or fax compression, YCbCr, separate planes) goes through OpenCV whole, from a directory with nothing optional.
 
 Axes: H, W pixels; C samples of a pixel.
 """
@@ -236,7 +236,7 @@ def _unpacked(tiff: Tiff, rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _looked_up(tiff: Tiff, index: NDArray[Any]) -> Samples:
-    colors = np.array(tiff.values(COLOR_MAP), dtype=np.uint16)
+    colors = np.array(tiff.values(COLOR_MAP), dtype=np.uint32).astype(np.uint16)
     if len(colors) != 3 << tiff.bits:
         raise BadImage("damaged", f"TIFF palette of {len(colors)} values, expected {3 << tiff.bits}")
     # Writers make 16 bits by 256 as often as by 257: the high byte is right for both. A few store 8 bits.

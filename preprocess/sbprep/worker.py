@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import signal
+import struct
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,7 +28,10 @@ from sbprep.decode import decode, fit, use_one_thread
 from sbprep.journal import ShardResult
 from sbprep.plan import Unit
 from sbprep.sources.base import Item, Listing, Rejected, Source
-from sbprep.writer import ShardWriter
+from sbprep.writer import ShardWriter, write_failure
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal to get when the thread that started this process ends
+_MARK = struct.Struct("<qq")  # position in the unit, time in ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +69,55 @@ class Finished:
     temporary: Path | None
 
 
-def run_task(task: Task) -> list[Finished]:
+def run_task(task: Task, stop: threading.Event | None = None) -> list[Finished]:
     """Make every shard of `task` in every color space asked for.
+
+    Parameters
+    ----------
+    task : Task
+    stop : threading.Event, optional
+        Set where nobody wants the result any more; a thread, unlike a process, cannot be killed.
 
     Raises
     ------
     BuildError
         A shard cannot be written.
+    UnwantedError
+        `stop` was set.
     """
+    if task.owner not in (None, os.getpid()):
+        _belong_to(task.owner)
     use_one_thread()
+    try:
+        return _make_shards(task, stop)
+    except OrphanedError:
+        os._exit(1)  # a worker that only raises would wait minutes for its next task
+
+
+def _belong_to(owner: int) -> None:
+    """Make this worker process end with its parent, however that ends, and leave signals to it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a job scheduler send them to every process
+            signal.signal(number, signal.SIG_IGN)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; elsewhere the check before each block has to do
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:
+        os._exit(1)
+
+
+def _make_shards(task: Task, stop: threading.Event | None) -> list[Finished]:
     items = task.source.read(Listing.joined([unit.part for unit in task.units]))
     finished = []
     for unit, outputs in zip(task.units, task.outputs, strict=True):
-        finished += _make_shard(task, unit, outputs, islice(items, len(unit.rows)))
+        finished += _make_shard(task, unit, outputs, islice(items, len(unit.rows)), stop)
     return finished
 
 
-def _make_shard(task: Task, unit: Unit, outputs: list[Output], items: Iterator[Item]) -> list[Finished]:
+def _make_shard(
+    task: Task, unit: Unit, outputs: list[Output], items: Iterator[Item], stop: threading.Event | None
+) -> list[Finished]:
+    _stop_if_unwanted(task.owner, stop)
     rejects: list[dict[str, Any]] = []
     tallies = {output.colorspace: _Tally() for output in outputs}
     with ExitStack() as stack:
@@ -95,7 +135,7 @@ def _make_shard(task: Task, unit: Unit, outputs: list[Output], items: Iterator[I
             for output in outputs
         }
         for rgb, kept in _blocks(task, unit, items, marker, rejects):
-            _stop_if_orphaned(task.owner)
+            _stop_if_unwanted(task.owner, stop)
             for colorspace, writer in writers.items():
                 rows = _shard_rows(convert(rgb, colorspace, task.target), unit, kept, tallies[colorspace])
                 writer.append(rows)
@@ -128,7 +168,7 @@ def _blocks(
 
 def pixels_of(item: Item, size: int, resize: Resize) -> NDArray[np.uint8] | Rejected:
     """Decode what a source gave and fit it: uint8 (size, size, 3), or the reason why not."""
-    pixels = decode(item, at_least=size) if isinstance(item, bytes) else item
+    pixels = decode(item) if isinstance(item, bytes) else item
     return pixels if isinstance(pixels, Rejected) else fit(pixels, size, resize)
 
 
@@ -211,18 +251,27 @@ class _Tally:
 class InFlight:
     """A small file that says which image a worker is at; it outlives a worker that is killed or crashes.
 
-    The position lies in a shared memory map, so marking one costs nanoseconds and needs no write to disk.
+    Position and time lie in a shared memory map, so marking an image costs nanoseconds and needs no write to disk.
+
+    Raises
+    ------
+    BuildError
+        The file cannot be written.
     """
 
     def __init__(self, folder: Path, unit: Unit) -> None:
         self._path = folder / f".{unit.name}.{os.getpid()}.inflight"
-        self._unit = unit
+        self._shard = folder / unit.name
 
     def __enter__(self) -> InFlight:
-        with self._path.open("w+b") as file:
-            file.write(bytes(8))
-            file.flush()
-            self._map = mmap.mmap(file.fileno(), 8)
+        try:
+            with self._path.open("w+b") as file:
+                file.write(bytes(_MARK.size))
+                file.flush()
+                self._map = mmap.mmap(file.fileno(), _MARK.size)
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            raise write_failure(self._shard, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,24 +280,35 @@ class InFlight:
 
     def at(self, position: int) -> None:
         """Say that the image at `position` of the unit is being read."""
-        self._map[:] = position.to_bytes(8, "little")
+        _MARK.pack_into(self._map, 0, position, time.monotonic_ns())
 
 
-def in_flight(folder: Path) -> list[tuple[int, int]]:
-    """Return (shard number, position in its unit) of the images that dead workers were at."""
+def in_flight(folder: Path) -> list[tuple[int, int, int]]:
+    """Return (time, shard number, position in its unit) of the images that dead workers were at.
+
+    The time is that of the system's monotonic clock, in ns: whoever died first stopped marking first.
+    """
     found = []
     for path in folder.glob(".shard-*.inflight"):
         _, shard, _, pid, _ = path.name.split(".")
-        if not Path(f"/proc/{pid}").exists():
-            found.append((int(shard.removeprefix("shard-")), int.from_bytes(path.read_bytes(), "little")))
+        content = path.read_bytes()
+        if len(content) == _MARK.size and not Path(f"/proc/{pid}").exists():
+            position, at = _MARK.unpack(content)
+            found.append((at, int(shard.removeprefix("shard-")), position))
     return found
 
 
-def _stop_if_orphaned(owner: int | None) -> None:
+def _stop_if_unwanted(owner: int | None, stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise UnwantedError("the build has ended")
     # The parent was killed: nobody will commit what this worker makes, and the next build may be under way.
     if owner is not None and os.getpid() != owner and os.getppid() != owner:
         raise OrphanedError(f"the build's process {owner} is gone")
 
 
-class OrphanedError(Exception):
-    """The parent of this worker has died."""
+class UnwantedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+class OrphanedError(UnwantedError):
+    """The parent of this worker process has died."""

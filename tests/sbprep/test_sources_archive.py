@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import CONTENTS, NAMES, codes, make_tar, make_zip, read_all, tar_bytes
 
 from sbformat.errors import SourceError
 from sbprep.sources.archive import open_tree
@@ -19,7 +18,7 @@ from sbprep.sources.layout import splits_of_tree
 from sbprep.sources.tar import TarTree
 from sbprep.sources.tree import MAX_MEMBER_BYTES
 from sbprep.sources.zipped import ZipTree
-
+from trees import CONTENTS, NAMES, codes, make_tar, make_zip, read_all, tar_bytes
 
 # What all archives do
 

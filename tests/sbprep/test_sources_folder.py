@@ -6,14 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from trees import fill
 
 from sbformat.errors import SourceError
 from sbprep.sources.base import Rejected
 from sbprep.sources.folder import FolderTree
 from sbprep.sources.layout import splits_of_tree
 from sbprep.sources.tree import MAX_MEMBER_BYTES
-
+from trees import fill
 
 # Listing
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import fill, make_tar
 
 from sbformat.errors import ConfigError, SourceError
 from sbprep.sources.base import Listing, Split
 from sbprep.sources.folder import FolderTree
 from sbprep.sources.layout import join_labels, one_split_of_tree, splits_of_tree
+from trees import fill, make_tar
 
 
 def labels_by_name(split: Split) -> dict[str, str]:

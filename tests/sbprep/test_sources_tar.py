@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import COMPRESSORS, CONTENTS, codes, make_tar, read_all, tar_bytes
 
 from sbformat.errors import SourceError
 from sbprep.sources import tar
 from sbprep.sources.base import Rejected
 from sbprep.sources.tar import TarTree
+from trees import COMPRESSORS, CONTENTS, codes, make_tar, read_all, tar_bytes
 
 
 def tar_with(path: Path, *specials: tarfile.TarInfo) -> TarTree:

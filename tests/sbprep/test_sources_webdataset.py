@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from trees import make_tar, make_zip
 
 from sbformat.errors import SourceError
 from sbprep.sources.webdataset import is_webdataset, webdataset_splits
+from trees import make_tar, make_zip
 
 
 def samples(numbers: range, **extra: str) -> dict[str, bytes]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import CONTENTS, codes, make_zip, read_all
 
 from sbformat.errors import SourceError
 from sbprep.sources.base import Rejected
 from sbprep.sources.tree import MAX_MEMBER_BYTES
 from sbprep.sources.zipped import ZipTree
+from trees import CONTENTS, codes, make_zip, read_all
 
 
 def flip(path: Path, where: Callable[[bytes], int]) -> None:
