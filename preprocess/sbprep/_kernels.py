@@ -12,11 +12,12 @@ Axes: S x S pixels, t x t target cells, 3 channels. Each kernel has a plain twin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
 from sbformat.colorimetry import D65_WHITE, EPSILON, KAPPA, XYZ_FROM_RGB
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,12 +26,10 @@ Bytes = NDArray[np.uint8]
 
 
 def _kernel(function: F) -> F:
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: F = njit(cache=True, **options)(function)
+        return cast(F, njit(nogil=True, error_model="numpy", cache=True)(function))
     except RuntimeError:  # no folder may be written for the cache (read-only image, no home): compile at each start
-        compiled = njit(**options)(function)
-    return compiled
+        return cast(F, njit(nogil=True, error_model="numpy")(function))
 
 
 _f4 = np.float32
@@ -130,14 +129,13 @@ def area_mean(channel: Floats, first: NDArray[np.int64], weights: Floats, scratc
 @_kernel
 def encode(channel: Floats, low: Any, scale: Any, stored: Bytes) -> tuple[int, int]:
     """Channel (S, S) -> stored (S, S) = round((value - low) * scale); returns the sum and sum of squares of stored."""
-    total = 0
-    squares = 0
+    total, squares = 0, 0
     for y in range(channel.shape[0]):
         for x in range(channel.shape[1]):
             level = np.int32((channel[y, x] - low) * scale + _f4(0.5))
             stored[y, x] = level
-            total += level
-            squares += level * level
+            total += int(level)
+            squares += int(level * level)
     return total, squares
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 import sbformat
-from sbformat.errors import SplitbrainError
+from sbformat.errors import ConfigError, SplitbrainError
 from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
 
@@ -31,6 +31,8 @@ class _Commands(click.Group):
         signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from error
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:

@@ -70,13 +70,16 @@ class BuildConfig:
         _check_number("images per shard", self.images_per_shard, 1, 1 << 20, "images")
         if self.limit is not None:
             _check_number("limit", self.limit, 1, 1 << 62, "images of each split")
-        if self.workers == 0 or self.workers < -1:
-            raise ConfigError(f"{self.workers} workers, expected a count from 1, or -1 for one a core")
+        worker_count(self.workers)
         if self.resize not in get_args(Resize):
             raise ConfigError(f"resize {self.resize!r}, expected one of {', '.join(get_args(Resize))}")
         if self.partition is not None and not 1 <= self.partition[0] <= self.partition[1]:
             i, n = self.partition
             raise ConfigError(f"partition {i}/{n}, expected 1/{n} to {n}/{n} (in a Slurm array: --array=1-{n})")
+        if self.partition is not None and self.overwrite:
+            raise ConfigError(
+                "overwrite with a partition would discard the shards of the other partitions. Remove the folder first"
+            )
         _ = self.reject_limit
 
     @property
@@ -109,7 +112,15 @@ class BuildConfig:
 
 
 def worker_count(workers: int) -> int:
-    """Resolve -1 to the cores that this process may use."""
+    """Resolve -1 to the cores that this process may use.
+
+    Raises
+    ------
+    ConfigError
+        Neither -1 nor a count from 1.
+    """
+    if workers == 0 or workers < -1:
+        raise ConfigError(f"{workers} workers, expected a count from 1, or -1 for one a core")
     return len(os.sched_getaffinity(0)) if workers == -1 else workers
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sbformat.colorimetry import linear_from_srgb
 from sbformat.schema import STORED_OFFSET, STORED_SCALE, Colorspace, TargetSpec, bins_from_values, fixed_range
-
 from sbprep import _kernels
 from sbprep.areas import area_weights
 
@@ -102,5 +102,5 @@ def _linear_table() -> NDArray[np.float32]:
 @cache
 def _fixed_encoding(colorspace: Colorspace) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     # stored = value * scale + offset = (value - low) * scale
-    scale, offset = np.float64(STORED_SCALE[colorspace]), np.float64(STORED_OFFSET[colorspace])
+    scale, offset = np.array(STORED_SCALE[colorspace]), np.array(STORED_OFFSET[colorspace])
     return (-offset / scale).astype(np.float32), scale.astype(np.float32)

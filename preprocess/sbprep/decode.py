@@ -231,12 +231,12 @@ def _imdecode(data: bytes, flags: int, size: tuple[int, int] | None = None) -> N
     return np.asarray(image)
 
 
-def _imdecode_rgb(data: bytes, size: tuple[int, int], swap: bool = False) -> NDArray[Any]:
+def _imdecode_rgb(data: bytes, size: tuple[int, int], flags: int = 0, swap: bool = False) -> NDArray[Any]:
     """Decode to (H, W, 3) RGB; `swap` or an old OpenCV: by way of BGR."""
     if _COLOR_RGB is None or swap:
-        image = _imdecode(data, _AS_STORED | cv2.IMREAD_COLOR, size)
+        image = _imdecode(data, flags | _AS_STORED | cv2.IMREAD_COLOR, size)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
-    return _imdecode(data, _AS_STORED | _COLOR_RGB, size)
+    return _imdecode(data, flags | _AS_STORED | _COLOR_RGB, size)
 
 
 def _split_alpha(image: NDArray[Any], top: int) -> Samples:

@@ -158,4 +158,5 @@ def _grid(rows: list[list[Picture]], titles: list[str], tile: int) -> Picture:
 def _enlarged(picture: Picture, tile: int) -> Picture:
     """Repeat pixels to tile x tile, as every cell of a target map is to be seen."""
     height, width = picture.shape[:2]
-    return picture[np.arange(tile) * height // tile][:, np.arange(tile) * width // tile]
+    enlarged: Picture = picture[np.arange(tile) * height // tile][:, np.arange(tile) * width // tile]
+    return enlarged

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +77,25 @@ class Journal:
         self.path = root / journal_name(partition)
         self.results: dict[Key, ShardResult] = {}
         self._file = open_locked(self.path)
+        try:
+            self._read_all(root, header, partition)
+            _drop_torn_line(self.path, self._file)
+            if os.fstat(self._file).st_size == 0:
+                self._append({"format": FORMAT_NAME, "schema": SCHEMA_VERSION, **header})
+                fsync_folder(root)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_all(self, root: Path, header: dict[str, Any], partition: Partition) -> None:
         for path in journal_paths(root):
+            # Partitions get on with each other, but not with a build of the whole, which ends by removing journals.
+            if path != self.path and (partition is None or path.name == journal_name(None)):
+                _check_unlocked(path)
             found, results = read_journal(path)
             if found is not None:
                 check_same(found, header, path)
             self.results.update({result.key: result for result in results})
-        _drop_torn_line(self.path, self._file)
-        if os.fstat(self._file).st_size == 0:
-            self._append({"format": FORMAT_NAME, "schema": SCHEMA_VERSION, **header})
-            fsync_folder(root)
 
     def add(self, result: ShardResult) -> None:
         """Record a shard that is durable under its final name."""
@@ -186,20 +198,41 @@ def open_locked(path: Path) -> int:
                 f"{path}: cannot be written ({error.strerror}). Choose another --out, or permit writing"
             ) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(file, fcntl.LOCK_EX, path)
+        except BaseException:
             os.close(file)
-            raise BuildError(f"{path}: another sbprep is building here. Wait for it, or use another --out") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            # A file system without locks: writing goes on, since every step is atomic and gives the same bytes.
+            raise
         try:
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
         except FileNotFoundError:
             pass
         os.close(file)  # the build that held the lock finished and removed the file in between
+
+
+@contextmanager
+def all_locked(root: Path) -> Iterator[None]:
+    """Lock every journal in a color space's folder: nobody builds there meanwhile."""
+    with ExitStack() as stack:
+        for path in journal_paths(root):
+            stack.callback(os.close, open_locked(path))
+        yield
+
+
+def _check_unlocked(path: Path) -> None:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        _lock(file.fileno(), fcntl.LOCK_SH, path)  # shared: two builds that look at once do not stop each other
+
+
+def _lock(file: int, how: int, path: Path) -> None:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BuildError(f"{path}: another sbprep is building here. Wait for it, or use another --out") from None
+    except OSError as error:
+        # A file system without locks: writing goes on, since every step is atomic and gives the same bytes.
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def _drop_torn_line(path: Path, file: int) -> None:

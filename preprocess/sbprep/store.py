@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,19 @@ from sbformat.manifest import (
 )
 from sbformat.schema import COLORSPACES, SPLITS, Colorspace, TargetSpec
 
-from sbprep.journal import Journal, Key, ShardResult, check_same, journal_paths, open_locked, read_journal
+from sbprep.journal import Journal, Key, ShardResult, all_locked, check_same, journal_paths, read_journal
 from sbprep.plan import Plan
 from sbprep.worker import Finished
 from sbprep.writer import commit, write_failure
 
 SOURCES_NAME = "sources.txt"
 REJECTS_NAME = "rejects.jsonl"
+
+_SHARD = re.compile(r"shard-(\d{5,})\.h5")
+#: What `write_atomically`, `ShardWriter` and `InFlight` call their files; anybody else's are left alone.
+_UNFINISHED = re.compile(
+    rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json)\.\d+\.(?:tmp|inflight)"
+)
 
 
 class Store:
@@ -65,9 +71,8 @@ class Store:
         _make_folders(self.root, plan.splits)
         self.manifest = _complete_manifest(self.root, self.header)
         self._journal: Journal | None = None
-        if self.manifest is None or redo or self._lost():
-            self._journal = Journal(self.root, self.header, plan.config.partition)
-            self._write_listings()
+        if self.manifest is None or redo or self._lost() or journal_paths(self.root):
+            self._journal = self._open_journal()
         self.missing: set[Key] = set(redo) | self._lost()
         _sweep(self.root, self.missing)
 
@@ -77,8 +82,9 @@ class Store:
         return {} if self._journal is None else self._journal.results
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder; nothing unfinished stays in it."""
         if self._journal is not None:
+            _sweep(self.root, self.missing)
             self._journal.close()
 
     def add(self, finished: Finished) -> None:
@@ -113,6 +119,21 @@ class Store:
             elif self.plan.config.partition is None:
                 self.manifest = seal(self.root, self.header, self.results.values())
         return self.manifest
+
+    def _open_journal(self) -> Journal:
+        partition = self.plan.config.partition
+        if self.manifest is not None:
+            # What older journals say is in the manifest, or void. One name for all who mend: one at a time.
+            partition = None
+            with all_locked(self.root):
+                clear_journals(self.root)
+        journal = Journal(self.root, self.header, partition)
+        try:
+            self._write_listings()
+        except BaseException:
+            journal.close()
+            raise
+        return journal
 
     def _recorded(self) -> dict[Key, ShardRecord]:
         if self.manifest is not None:
@@ -204,19 +225,18 @@ def discard(root: Path) -> None:
     Raises
     ------
     BuildError
-        A build is going on there.
+        A build is going on there, or the folder cannot be written.
     """
-    with ExitStack() as stack:
-        for path in journal_paths(root):
-            stack.callback(os.close, open_locked(path))
-        (root / MANIFEST_NAME).unlink(missing_ok=True)
-        clear_journals(root)
-        for split in SPLITS:
-            folder = root / split
-            for path in [*folder.glob("shard-*.h5"), folder / SOURCES_NAME, folder / REJECTS_NAME]:
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # not there, or it holds files of somebody else
-                folder.rmdir()
+    try:
+        with all_locked(root):
+            (root / MANIFEST_NAME).unlink(missing_ok=True)
+            clear_journals(root)
+            for split in SPLITS:
+                _discard_split(root / split)
+    except OSError as error:
+        raise BuildError(
+            f"{root}: what it holds cannot be discarded ({error.strerror}). Choose another --out, or permit writing"
+        ) from error
 
 
 def clear_journals(root: Path) -> None:
@@ -226,7 +246,23 @@ def clear_journals(root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _discard_split(folder: Path) -> None:
+    shards = [path for path in folder.glob("shard-*.h5") if _SHARD.fullmatch(path.name)]
+    for path in [*shards, folder / SOURCES_NAME, folder / REJECTS_NAME]:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or it holds files of somebody else
+        folder.rmdir()
+
+
 def _merge_folder(root: Path) -> Manifest:
+    with all_locked(root):
+        if (root / MANIFEST_NAME).is_file():  # killed between the last two steps, or while mending
+            clear_journals(root)
+            return Manifest.read(root)
+        return seal(root, *_read_journals(root))
+
+
+def _read_journals(root: Path) -> tuple[dict[str, Any], list[ShardResult]]:
     headers, results = [], []
     for path in journal_paths(root):
         header, found = read_journal(path)
@@ -236,7 +272,7 @@ def _merge_folder(root: Path) -> Manifest:
             results += found
     if not headers:
         raise ManifestError(f"{root}: its journals are empty. Run sbprep build --partition 1/n … n/n first")
-    return seal(root, headers[0], results)
+    return headers[0], results
 
 
 def _seal_split(root: Path, name: str, header: dict[str, Any], results: list[ShardResult]) -> SplitManifest:
@@ -332,14 +368,11 @@ def _is_there(root: Path, split: str, record: ShardRecord) -> bool:
 
 
 def _sweep(root: Path, keys: set[Key] | None) -> None:
-    """Remove unfinished files of these shards (None: of all), left by processes that were killed."""
-    for split in SPLITS:
-        for path in (root / split).glob(".*"):
-            parts = path.name.split(".")
-            if parts[-1] in ("tmp", "inflight") and (
-                keys is None
-                or (parts[1].startswith("shard-") and (split, int(parts[1].removeprefix("shard-"))) in keys)
-            ):
+    """Remove unfinished files of these shards (None: all unfinished files), left by processes that were killed."""
+    for folder in (root, *(root / split for split in SPLITS)):
+        for path in folder.glob(".*"):
+            match = _UNFINISHED.fullmatch(path.name)
+            if match and (keys is None or (match[1] and (folder.name, int(match[1])) in keys)):
                 path.unlink(missing_ok=True)
 
 

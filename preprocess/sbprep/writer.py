@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+
 from sbformat.errors import BuildError
 from sbformat.manifest import ChunkTable, ShardRecord, fsync_folder
 from sbformat.schema import ALIGNMENT, CHUNK_IMAGES, FORMAT_NAME, SCHEMA_VERSION, Compression, DatasetSpec
@@ -137,7 +138,7 @@ class ShardWriter:
         return h5py.Dataset(h5py.h5d.create(self._file.id, name.encode(), dtype, space, plist))
 
     def _write_chunk(self, dataset: h5py.Dataset, row: int, chunk: NDArray[Any]) -> None:
-        content = memoryview(np.ascontiguousarray(chunk)).cast("B") if chunk.size else b""
+        content = np.ascontiguousarray(chunk).data.cast("B") if chunk.size else b""
         packed = content if self._pack is None else self._pack(content)
         dataset.id.write_direct_chunk((row,) + (0,) * (chunk.ndim - 1), packed)
 
@@ -148,7 +149,7 @@ class ShardWriter:
             name=self.path.name,
             count=self.count,
             bytes=len(content),
-            xxh3_128=xxhash.xxh3_128_hexdigest(content),
+            xxh3_128=xxhash.xxh3_128_hexdigest(content.data),
             datasets={name: table.to_json() for name, table in tables.items()},
         )
 
@@ -204,7 +205,7 @@ def _chunk_places(dataset: h5py.Dataset) -> list[tuple[int, int]]:
 
 
 def _chunk_table(content: NDArray[np.uint8], places: list[tuple[int, int]], rows: int, regular: bool) -> ChunkTable:
-    checksums = "".join(xxhash.xxh3_64_hexdigest(content[offset : offset + size]) for offset, size in places)
+    checksums = "".join(xxhash.xxh3_64_hexdigest(content[offset : offset + size].data) for offset, size in places)
     offsets = tuple(offset for offset, _ in places)
     if not regular:
         return ChunkTable(rows, checksums, offsets=offsets, sizes=tuple(size for _, size in places))

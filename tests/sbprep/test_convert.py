@@ -1,9 +1,9 @@
 """The recipe as a whole: what a shard stores is what the format promises."""
 
-import naive
 import numpy as np
 import pytest
 
+import naive
 from sbformat.colorimetry import lab_from_rgb
 from sbformat.schema import COLORSPACES, Colorspace, TargetSpec, fixed_range, values_from_bins, values_from_image
 from sbprep.convert import CONSTANT_SPAN, convert

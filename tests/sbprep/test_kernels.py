@@ -2,10 +2,10 @@
 
 import os
 
-import naive
 import numpy as np
 import pytest
 
+import naive
 from sbformat.colorimetry import lab_from_rgb, linear_from_srgb
 from sbprep import _kernels
 from sbprep.areas import area_weights
