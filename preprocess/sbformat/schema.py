@@ -40,7 +40,7 @@ CHANNELS: dict[Colorspace, tuple[str, str, str]] = {
     "rescaled_lab": ("L", "a", "b"),
 }
 
-#: sRGB gamut in Lab (D65, 2 degrees): extremes over all 2**24 colors, to 1e-4. Channel -> (lowest, highest).
+#: sRGB gamut in Lab (D65, 2 degrees): extremes over all 2**24 colors, to 3e-4. Channel -> (lowest, highest).
 LAB_RANGE = ((0.0, 100.0), (-86.1831, 98.2333), (-107.8573, 94.4781))
 RGB_RANGE = ((0.0, 255.0),) * 3
 

@@ -17,8 +17,8 @@ from sbformat.schema import STORED_OFFSET, STORED_SCALE, Colorspace, TargetSpec,
 from sbprep import _kernels
 from sbprep.areas import area_weights
 
-#: Lab units. A channel of an image that spans less is constant. The smallest step that one 8-bit code makes in a or
-#: b is about 0.1; the grays of the color convention spread over 0.0025 in a and 0.0047 in b.
+#: Lab units. A channel of an image that spans less is constant. The grays of the color convention spread over 0.0025 in
+#: a and 0.0047 in b; one 8-bit code away from a gray moves both by at least 0.26 (docs/color.md).
 CONSTANT_SPAN = 0.02
 
 

@@ -36,7 +36,7 @@ def main(root: Path, images: Path) -> None:
 
 
 def check(manifest: Manifest, split: str, images: Path) -> None:
-    names = (manifest.root / split / "sources.txt").read_text().splitlines()
+    names = (manifest.root / split / "sources.txt").read_text().split("\n")
     count = wrong_values = wrong_bins = near = 0
     worst = 0.0
     for record in manifest.splits[split].shards:
