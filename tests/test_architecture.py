@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ DOORS = {
 LEAN = ("numba", "cv2", "joblib", "sbprep")
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     found = {}
     for package, folder in PACKAGES.items():

@@ -7,21 +7,28 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
+
 import sbformat
 from sbformat.errors import ConfigError, SplitbrainError
 from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
-
 from sbprep.config import Backend, BuildConfig, Resize, partition_from_text, worker_count
 from sbprep.sources import DATASETS
+
+if TYPE_CHECKING:
+    from sbprep.verify import Damage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_DAMAGED = 3
 EXIT_INTERRUPTED = 130
+
+
+class _NotMended(click.ClickException):
+    exit_code = EXIT_DAMAGED
 
 
 class _Commands(click.Group):
@@ -32,7 +39,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            raise click.UsageError(str(error), ctx) from error
+            command = self.commands[str(ctx.invoked_subcommand)]
+            raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
@@ -63,7 +71,15 @@ _COLORSPACE = click.option("--colorspace", type=_choice(COLORSPACES), help="Whic
 _WORKERS = click.option("--workers", default=-1, show_default=True, help="Processes; -1: one a core.")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _example(command: str) -> str:
+    return f"\b\nExample:\n    {command}"
+
+
+@click.group(
+    cls=_Commands,
+    epilog=_example("sbprep build --colorspace rescaled_lab"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(sbformat.__version__, prog_name="sbprep")
 def main() -> None:
     """Convert an image set once to Lab shards that sbtrain streams to the GPU.
@@ -75,14 +91,12 @@ def main() -> None:
       2    an option is wrong
       3    verify found damage (and, with --repair, could not mend it)
       130  interrupted; the same command goes on
-
-    \b
-    Example:
-        sbprep build --colorspace rescaled_lab
     """
 
 
-@main.command()
+@main.command(
+    epilog=_example("sbprep build --train photos/train --val photos/val --colorspace lab --colorspace rescaled_lab")
+)
 @click.option("--dataset", type=_choice(DATASETS), default="auto", show_default=True, help="How to read the paths.")
 @_path_options
 @click.option(
@@ -128,12 +142,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="List, estimate bytes and time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Discard what the folder of each color space holds.")
 def build(dry_run: bool, **options: Any) -> None:
-    """Convert images to verified shards, once; the same command goes on where an earlier one stopped.
-
-    \b
-    Example:
-        sbprep build --train photos/train --val photos/val --colorspace lab --colorspace rescaled_lab
-    """
+    """Convert images to verified shards, once; the same command goes on where an earlier one stopped."""
     from sbprep import pipeline, report  # heavy: Numba and OpenCV load only for commands that convert
     from sbprep.plan import make_plan
 
@@ -162,33 +171,23 @@ def _build_config(options: dict[str, Any]) -> BuildConfig:
     )
 
 
-@main.command()
+@main.command(epilog=_example("sbprep merge data_cache"))
 @click.argument("out", type=click.Path(path_type=Path), default="data_cache")
 def merge(out: Path) -> None:
-    """Join the partitions of a build into one manifest.
-
-    \b
-    Example:
-        sbprep merge data_cache
-    """
+    """Join the partitions of a build into one manifest."""
     from sbprep import report, store
 
     for manifest in store.merge(out):
         click.echo(report.manifest_text(manifest))
 
 
-@main.command()
+@main.command(epilog=_example("sbprep verify data_cache"))
 @_ROOT
 @_COLORSPACE
 @_WORKERS
 @click.option("--repair", is_flag=True, help="Make damaged shards again from the images.")
 def verify(root: Path, colorspace: str | None, workers: int, repair: bool) -> None:
-    """Read every byte and name whatever differs from the manifest: shard, chunk and images.
-
-    \b
-    Example:
-        sbprep verify data_cache
-    """
+    """Read every byte and name whatever differs from the manifest: shard, chunk and images."""
     from sbprep import report
     from sbprep import verify as verification
 
@@ -196,13 +195,23 @@ def verify(root: Path, colorspace: str | None, workers: int, repair: bool) -> No
     for manifest in _manifests(root, colorspace):
         damage = report.show_damage(manifest, verification.find_damage(manifest, worker_count(workers)))
         if damage and repair:
-            with report.ProgressPrinter() as progress:
-                made = verification.repair(manifest, damage, workers, progress)
+            made = _repair(manifest, damage, workers)
             damage = list(verification.find_damage(manifest, worker_count(workers)))
             click.echo(f"{manifest.root}: {made} shards made again, {len(damage)} places still damaged")
         left += len(damage)
     if left:
         sys.exit(EXIT_DAMAGED)
+
+
+def _repair(manifest: Manifest, damage: list[Damage], workers: int) -> int:
+    from sbprep import report
+    from sbprep import verify as verification
+
+    try:
+        with report.ProgressPrinter() as progress:
+            return verification.repair(manifest, damage, workers, progress)
+    except SplitbrainError as error:
+        raise _NotMended(f"not mended: {error}") from error
 
 
 def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
@@ -211,7 +220,7 @@ def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
     return [open_manifest(root, colorspace)]
 
 
-@main.command()
+@main.command(epilog=_example("sbprep inspect data_cache --colorspace rescaled_lab --sheet sheet.png"))
 @_ROOT
 @_COLORSPACE
 @click.option("--split", type=_choice(SPLITS), help="Only this split.")
@@ -220,12 +229,7 @@ def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
 )
 @click.option("--images", default=8, show_default=True, help="Images on the sheet.")
 def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path | None, images: int) -> None:
-    """Print counts, channel statistics and bins in use; draw a contact sheet.
-
-    \b
-    Example:
-        sbprep inspect data_cache --colorspace rescaled_lab --sheet sheet.png
-    """
+    """Print counts, channel statistics and bins in use; draw a contact sheet."""
     from sbprep import inspect as inspection
 
     manifests = _manifests(root, colorspace)
@@ -238,17 +242,12 @@ def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path |
             click.echo(f"  contact sheet: {path}")
 
 
-@main.command()
+@main.command(epilog=_example("sbprep bench --images 2000"))
 @click.option("--source", type=click.Path(path_type=Path), help="Images to measure with; none: generated ones as JPEG.")
 @click.option("--images", default=2000, show_default=True, help="Number of images.")
 @_WORKERS
 def bench(source: Path | None, images: int, workers: int) -> None:
-    """Measure this machine: conversion and whole builds beside scikit-image, OpenCV and the published pipeline.
-
-    \b
-    Example:
-        sbprep bench --images 2000
-    """
+    """Measure this machine: conversion and whole builds beside scikit-image, OpenCV and the published pipeline."""
     from sbprep import bench as benchmark
 
     for line in benchmark.run(source, images, workers):

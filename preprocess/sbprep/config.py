@@ -74,8 +74,10 @@ class BuildConfig:
         if self.resize not in get_args(Resize):
             raise ConfigError(f"resize {self.resize!r}, expected one of {', '.join(get_args(Resize))}")
         if self.partition is not None and not 1 <= self.partition[0] <= self.partition[1]:
-            i, n = self.partition
-            raise ConfigError(f"partition {i}/{n}, expected 1/{n} to {n}/{n} (in a Slurm array: --array=1-{n})")
+            i, n = self.partition[0], max(self.partition[1], 1)
+            raise ConfigError(
+                f"partition {i}/{self.partition[1]}, expected 1/{n} to {n}/{n} (in a Slurm array: --array=1-{n})"
+            )
         if self.partition is not None and self.overwrite:
             raise ConfigError(
                 "overwrite with a partition would discard the shards of the other partitions. Remove the folder first"

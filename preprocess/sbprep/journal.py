@@ -108,11 +108,13 @@ class Journal:
 
     def _append(self, data: dict[str, Any]) -> None:
         line = (json.dumps(data, separators=(",", ":")) + "\n").encode()
+        size = os.fstat(self._file).st_size
         try:
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
+            os.ftruncate(self._file, size)  # or a line that fits would be joined to the torn one
             raise BuildError(
                 f"{self.path}: cannot be written ({error.strerror}). Nothing already built is lost: make room, and run "
                 f"the same command again"
@@ -178,8 +180,9 @@ def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "")
 def _listing_text(source: dict[str, Any] | None) -> str:
     if source is None:
         return "none"
-    names, dates = source["fingerprint"][:8], source.get("dates", "")[:8]
-    return f"{source['listed']:,} images in {source['path']} (names, sizes and labels {names}, dates {dates})"
+    origin = "the built-in set" if source["option"] is None else f"--{source['option']} {source['path']}"
+    dates = f", dates {source['dates'][:8]}" if "dates" in source else ""
+    return f"{source['listed']:,} images of {origin} (names, sizes and labels {source['fingerprint'][:8]}{dates})"
 
 
 def open_locked(path: Path) -> int:

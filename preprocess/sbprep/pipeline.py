@@ -1,7 +1,7 @@
 """The build: plan -> tasks -> workers -> commit -> manifest. The only module that imports joblib.
 
-Workers make shards under temporary names; this process alone makes them visible (fsync, rename) and journals them,
-which overlaps with the workers' computing. Killed anywhere, the same command goes on where the journal ends.
+Workers make shards under temporary names; this process alone makes them visible (fsync, rename) and journals them, in
+a thread, which overlaps with computing. Killed anywhere, the same command goes on where the journal ends.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ import shutil
 import signal
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
+from joblib.parallel import LokyBackend
+
 from sbformat.errors import BuildError
 from sbformat.manifest import Manifest
 from sbformat.schema import Colorspace
-
 from sbprep.config import BuildConfig
 from sbprep.journal import Key, ShardResult
 from sbprep.plan import Plan, Unit, group_units, make_plan
 from sbprep.store import Store
-from sbprep.worker import Finished, Output, Task, in_flight, run_task
+from sbprep.worker import Finished, Output, Task, belong_to, in_flight, run_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,9 @@ class Outcome:
 
 
 Report = Callable[[Progress], None]
+
+#: Finished shards that may wait to be committed.
+MOST_WAITING = 4
 
 
 def build(config: BuildConfig, report: Report = lambda progress: None) -> Outcome:
@@ -99,7 +107,7 @@ def check_room(plan: Plan, missing: dict[Colorspace, set[Key]]) -> int:
     free = shutil.disk_usage(place).free
     if needed > free and plan.config.compression == "none":
         raise BuildError(
-            f"{plan.config.out}: the shards need {needed / 1e9:,.2f} GB, the disk has {free / 1e9:,.2f} GB free. "
+            f"{plan.config.out}: the shards need {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free. "
             f"Make room, choose another --out, fewer color spaces, or --limit"
         )
     return needed
@@ -110,18 +118,47 @@ def _run(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit], report:
     for store in stores.values():
         for result in store.results.values():
             rejects.add(result)
-    total = sum(len(unit.rows) for unit in units)
     sizes = {(unit.split, unit.number): len(unit.rows) for unit in units}
-    images = shards = 0
-    report(Progress(images=0, total=total, shards=0, total_shards=len(units), rejected=rejects.total))
-    with closing(_finished(plan, _tasks(plan, stores, units))) as batches:
+    progress = Progress(images=0, total=sum(sizes.values()), shards=0, total_shards=len(units), rejected=rejects.total)
+    report(progress)
+    commit = partial(_commit, stores, rejects)
+    with closing(_finished(plan, _tasks(plan, stores, units))) as batches, closing(_committed(batches, commit)) as done:
+        for keys in done:
+            progress = replace(
+                progress,
+                images=progress.images + sum(sizes[key] for key in keys),
+                shards=progress.shards + len(keys),
+                rejected=rejects.total,
+            )
+            report(progress)
+
+
+def _commit(stores: dict[Colorspace, Store], rejects: _Rejects, batch: list[Finished]) -> set[Key]:
+    for finished in batch:
+        rejects.add(finished.result)
+        stores[finished.colorspace].add(finished)
+    return {finished.result.key for finished in batch}
+
+
+def _committed(
+    batches: Iterator[list[Finished]], commit: Callable[[list[Finished]], set[Key]]
+) -> Generator[set[Key], None, None]:
+    """Commit each batch in a thread of its own, in order, and yield its keys.
+
+    fsync waits for the disk and not for the interpreter, so a build by one process computes meanwhile. What waits to be
+    committed is bounded: a disk slower than the workers holds them back.
+    """
+    thread = ThreadPoolExecutor(1, "commit")
+    waiting: deque[Future[set[Key]]] = deque()
+    try:
         for batch in batches:
-            for finished in batch:
-                rejects.add(finished.result)
-                stores[finished.colorspace].add(finished)
-            done = {finished.result.key for finished in batch}
-            images, shards = images + sum(sizes[key] for key in done), shards + len(done)
-            report(Progress(images=images, total=total, shards=shards, total_shards=len(units), rejected=rejects.total))
+            waiting.append(thread.submit(commit, batch))
+            while waiting and (waiting[0].done() or len(waiting) > MOST_WAITING):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        thread.shutdown(wait=True, cancel_futures=True)
 
 
 class _Rejects:
@@ -171,21 +208,26 @@ def _outputs(plan: Plan, stores: dict[Colorspace, Store], unit: Unit) -> list[Ou
     ]
 
 
-def _finished(plan: Plan, tasks: list[Task]) -> Iterator[list[Finished]]:
+def _finished(plan: Plan, tasks: list[Task]) -> Generator[list[Finished], None, None]:
     """Run the tasks, yielding each one's shards as it ends; on any failure no worker is left running."""
-    config = plan.config
-    jobs = min(config.worker_count, len(tasks))
+    backend = plan.config.backend
+    jobs = min(plan.config.worker_count, len(tasks))
+    in_processes = jobs > 1 and backend == "loky"
+    threads = _Threads(jobs) if jobs > 1 and backend == "threading" else None
     parallel = joblib.Parallel(
-        n_jobs=jobs, backend=config.backend, return_as="generator_unordered", batch_size=1, max_nbytes=None
+        n_jobs=jobs,
+        backend=_Processes() if in_processes else backend,
+        return_as="generator_unordered",
+        batch_size=1,
+        max_nbytes=None,
     )
-    in_processes = jobs > 1 and config.backend == "loky"
-    threads = _Threads(jobs) if jobs > 1 and config.backend == "threading" else None
     make = run_task if threads is None else threads.run
     batches: Generator[list[Finished], None, None] | None = None
     try:
         with _signals_ignored() if in_processes else nullcontext():
             batches = parallel(joblib.delayed(make)(task) for task in tasks)
-        for batch in batches:  # not yield from: that closes `batches` first, and loudly
+        # Not `yield from`: that would close `batches` first, and loudly.
+        for batch in batches:  # noqa: UP028
             yield batch
     except BrokenProcessPool as error:
         raise BuildError(_death_notice(plan)) from error
@@ -202,11 +244,20 @@ def _finished(plan: Plan, tasks: list[Task]) -> Iterator[list[Finished]]:
             threads.wait()
 
 
+class _Processes(LokyBackend):  # type: ignore[misc]  # joblib has no types
+    """Worker processes that end with this one, from before their first task on."""
+
+    def configure(self, n_jobs: int = 1, parallel: joblib.Parallel | None = None, **options: Any) -> int:
+        options |= {"initializer": belong_to, "initargs": (os.getpid(),)}
+        workers: int = super().configure(n_jobs, parallel, **options)
+        return workers
+
+
 @contextmanager
 def _signals_ignored() -> Iterator[None]:
     """Ignore what a terminal sends to every process, for as long as workers start: they inherit it.
 
-    A worker that got it before `run_task` could say so would die with a traceback. Needs the main thread.
+    A worker that got it while it still imports would die with a traceback. Only the main thread sets handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

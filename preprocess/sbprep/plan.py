@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sbformat
 from numpy.typing import NDArray
+
+import sbformat
 from sbformat.colorimetry import CONVENTION
 from sbformat.errors import SourceError
 from sbformat.permutation import permute
@@ -26,7 +27,6 @@ from sbformat.schema import (
     class_label,
     shard_datasets,
 )
-
 from sbprep.config import BuildConfig
 from sbprep.convert import CONSTANT_SPAN
 from sbprep.sources import open_splits
@@ -121,8 +121,10 @@ class Plan:
         total = 2 * ALIGNMENT
         for name, spec in self.datasets(split, colorspace).items():
             chunk_rows = CHUNK_IMAGES if name == "image" else images
-            chunk = -(-chunk_rows * spec.row_bytes // ALIGNMENT) * ALIGNMENT
-            total += -(-images // chunk_rows) * chunk + 512
+            chunk = chunk_rows * spec.row_bytes
+            if chunk >= ALIGNMENT:  # smaller ones lie anywhere
+                chunk = -(-chunk // ALIGNMENT) * ALIGNMENT
+            total += -(-images // chunk_rows) * chunk
         return total
 
     def header(self, colorspace: Colorspace) -> dict[str, Any]:

@@ -43,14 +43,12 @@ def prepare(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.int64], N
     single : int64 (12, 12), bin of L in [0, 100)
     dual : int64 (12, 12), joint bin of a and b in [0, 100)
     """
-    from PIL import Image
-    from skimage.color import rgb2lab
-    from skimage.transform import resize
-
-    with Image.open(path) as file:
+    pil = importlib.import_module("PIL.Image")
+    color, transform = importlib.import_module("skimage.color"), importlib.import_module("skimage.transform")
+    with pil.open(path) as file:
         rgb = np.asarray(file.convert("RGB"))
-    lab = rgb2lab(rgb)
-    small = resize(lab, (CELLS, CELLS), mode="constant", anti_aliasing=True, preserve_range=True)
+    lab = color.rgb2lab(rgb)
+    small = transform.resize(lab, (CELLS, CELLS), mode="constant", anti_aliasing=True, preserve_range=True)
     return lab, *classes(small)
 
 
@@ -66,4 +64,4 @@ def _own_range(channel: NDArray[Any]) -> tuple[float, float]:
 
 
 def _bins(channel: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.int64]:
-    return np.digitize(channel, np.linspace(low, high, bins + 1)) - 1
+    return np.asarray(np.digitize(channel, np.linspace(low, high, bins + 1)) - 1, np.int64)

@@ -10,8 +10,8 @@ from typing import TextIO
 
 import click
 import numpy as np
-from sbformat.manifest import Manifest
 
+from sbformat.manifest import Manifest
 from sbprep.convert import convert
 from sbprep.pipeline import Outcome, Progress, check_room
 from sbprep.plan import Plan
@@ -121,7 +121,7 @@ def dry_run_text(plan: Plan) -> str:
     rate, rejected, sampled = sample_rate(plan)
     lines = [
         plan_text(plan),
-        f"  {needed / 1e9:,.3f} GB in {len(own) * len(plan.config.colorspaces)} files"
+        f"  {needed / 1e6:,.1f} MB in {len(own) * len(plan.config.colorspaces)} files"
         + (" before compression" if plan.config.compression != "none" else ""),
         f"  about {duration_text(images / (rate * plan.config.worker_count))} with {plan.config.worker_count} workers "
         f"({rate:,.0f} images/s each, measured on {sampled} images, {rejected} of them rejected)",
@@ -191,7 +191,7 @@ def show_damage(manifest: Manifest, damage: Iterable[Damage]) -> list[Damage]:
     seconds = time.perf_counter() - start
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
-    verdict = f"{len(found)} damaged places" if found else "sound"
+    verdict = f"{len(found)} damaged place{'s' if len(found) > 1 else ''}" if found else "sound"
     click.echo(
         f"{manifest.root}: {verdict}; {len(shards)} shards, {size / 1e6:,.1f} MB read in {seconds:.1f} s "
         f"({size / 1e9 / max(seconds, 1e-9):.1f} GB/s)"

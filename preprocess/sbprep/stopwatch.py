@@ -50,18 +50,51 @@ class Rounds:
 
 
 def rounds(contestants: dict[str, Contestant], repeats: int) -> Rounds:
-    """Run every contestant once without counting, then `repeats` times, in turns."""
+    """Run every contestant `repeats` times, in turns. They have to be warm."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(repeats + 1):
-        for name in list(contestants)[:: 1 if number % 2 else -1]:
-            rate = contestants[name]()
-            if number:
-                rates[name].append(rate)
+    for number in range(repeats):
+        for name in list(contestants)[:: -1 if number % 2 else 1]:
+            rates[name].append(contestants[name]())
     return Rounds(rates=rates)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What a ratio has to reach, and what it would be good to reach."""
+
+    least: float
+    stretch: float
+
+    def verdict(self, ratio: float) -> str:
+        """Return ``bar 8: ok, stretch 20: short``."""
+        return f"bar {self.least:g}: {ok(ratio >= self.least)}, stretch {self.stretch:g}: {ok(ratio >= self.stretch)}"
+
+
+def ok(reached: bool) -> str:
+    """Return the word for a bar that is, or is not, reached."""
+    return "ok" if reached else "short"
+
+
+def comparison(
+    result: Rounds, ours: str, theirs: str, label: str, bar: Bar | None = None, lacking: Sequence[str] = ()
+) -> str:
+    """Return the line of one comparison; where the other side could not run, `lacking` are the distributions it needs."""
+    if theirs not in result.rates:
+        return f"  {label:<44} not measured: pip install {' '.join(lacking)}"
+    ratio = result.ratio(ours, theirs)
+    middle, lowest, highest = (
+        f"{value:.2f}" if value < 100 else f"{value:,.0f}" for value in (ratio.median, ratio.lowest, ratio.highest)
+    )
+    return (
+        f"  {label:<44}{middle:>7}x {f'({lowest} to {highest})':<18}"
+        f"{f'{result.rate(ours):,.0f} : {result.rate(theirs):,.0f}':>18} images/s"
+        + ("" if bar is None else f"   {bar.verdict(ratio.median)}")
+    )
+
+
 def sampled(work: Callable[[], object], amount: float) -> Contestant:
-    """Return a contestant that repeats `work`, worth `amount`, for at least `SAMPLE_SECONDS`."""
+    """Run `work` once, and return a contestant that repeats it for `SAMPLE_SECONDS`; each time is worth `amount`."""
+    work()
 
     def run() -> float:
         done, start = 0, time.perf_counter()

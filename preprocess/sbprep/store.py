@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sbformat.errors import BuildError, ManifestError, ShardError
+
+from sbformat.errors import BuildError, ManifestError, ShardError, SourceError
 from sbformat.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -30,7 +31,6 @@ from sbformat.manifest import (
     write_atomically,
 )
 from sbformat.schema import COLORSPACES, SPLITS, Colorspace, TargetSpec
-
 from sbprep.journal import Journal, Key, ShardResult, all_locked, check_same, journal_paths, read_journal
 from sbprep.plan import Plan
 from sbprep.worker import Finished
@@ -41,9 +41,7 @@ REJECTS_NAME = "rejects.jsonl"
 
 _SHARD = re.compile(r"shard-(\d{5,})\.h5")
 #: What `write_atomically`, `ShardWriter` and `InFlight` call their files; anybody else's are left alone.
-_UNFINISHED = re.compile(
-    rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json)\.\d+\.(?:tmp|inflight)"
-)
+_UNFINISHED = re.compile(rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json)\.\d+\.(?:tmp|inflight)")
 
 
 class Store:
@@ -196,9 +194,17 @@ def seal(root: Path, header: dict[str, Any], results: Iterable[ShardResult]) -> 
         provenance=header["provenance"],
         splits=splits,
     )
-    manifest.write()
+    write_manifest(manifest)
     clear_journals(root)
     return manifest
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Write ``manifest.json``; BuildError where that fails."""
+    try:
+        manifest.write()
+    except OSError as error:
+        raise write_failure(manifest.root / MANIFEST_NAME, error) from error
 
 
 def merge(out: Path, colorspaces: Iterable[Colorspace] = COLORSPACES) -> list[Manifest]:
@@ -263,16 +269,24 @@ def _merge_folder(root: Path) -> Manifest:
 
 
 def _read_journals(root: Path) -> tuple[dict[str, Any], list[ShardResult]]:
-    headers, results = [], []
+    headers: list[dict[str, Any]] = []
+    results: list[ShardResult] = []
     for path in journal_paths(root):
         header, found = read_journal(path)
         if header is not None:
-            check_same(header, headers[0] if headers else header, path)
+            _check_same_build(header, headers, path)
             headers.append(header)
             results += found
     if not headers:
         raise ManifestError(f"{root}: its journals are empty. Run sbprep build --partition 1/n … n/n first")
     return headers[0], results
+
+
+def _check_same_build(header: dict[str, Any], headers: list[dict[str, Any]], path: Path) -> None:
+    try:
+        check_same(header, headers[0] if headers else header, path)
+    except (ManifestError, SourceError) as error:
+        raise ManifestError(f"{path}: not a partition of the same build as the journals before it: {error}") from error
 
 
 def _seal_split(root: Path, name: str, header: dict[str, Any], results: list[ShardResult]) -> SplitManifest:
@@ -307,7 +321,7 @@ def _seal_split(root: Path, name: str, header: dict[str, Any], results: list[Sha
 def _statistics(parts: list[dict[str, Any]], header: dict[str, Any]) -> dict[str, Any]:
     target = TargetSpec.from_json(header["recipe"]["target"])
     images = sum(part["images"] for part in parts)
-    sums = np.sum([part["sums"] for part in parts], axis=0, dtype=np.int64)
+    sums = np.array([part["sums"] for part in parts], np.int64).sum(axis=0)
     mean, std = statistics_from_sums(sums[:, 0], sums[:, 1], images * header["recipe"]["image_size"] ** 2)
     totals = {
         "target_single": [0] * target.single_classes,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sbformat.errors import BuildError, ShardError
-from sbformat.manifest import Manifest, ShardRecord
+from sbformat.errors import BuildError, ShardError, SourceError
+from sbformat.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from sbformat.shard import open_shard
-
 from sbprep.config import BuildConfig
 from sbprep.journal import Key
 from sbprep.pipeline import Report, run_plan
 from sbprep.plan import make_plan
-from sbprep.store import REJECTS_NAME
+from sbprep.store import REJECTS_NAME, write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Damage:
     what: str
     """Dataset, chunk and images; or what is wrong with the file as a whole."""
     keys: tuple[Key, ...]
-    """Shards (split, number) to make again."""
+    """Shards (split, number) to make again; none where `repair` mends the place without the images."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -38,6 +38,7 @@ def find_damage(manifest: Manifest, workers: int = 1) -> Iterator[Damage]:
 
     Hashing lets go of the interpreter's lock, so threads scale until the disk is the limit.
     """
+    yield from _damaged_manifest(manifest)
     for name, split in manifest.splits.items():
         yield from _damaged_listings(manifest, name)
         numbered = [(name, number, shard) for number, shard in enumerate(split.shards) if shard.count]
@@ -60,6 +61,10 @@ def repair(manifest: Manifest, damage: list[Damage], workers: int = -1, report: 
         The images are gone or have changed, or the software gives other bytes now.
     """
     keys = {key for place in damage for key in place.keys}
+    if any(place.path.name == MANIFEST_NAME for place in damage):
+        write_manifest(manifest)
+    if not keys:
+        return 0
     plan = make_plan(config_from_manifest(manifest, workers))
     return run_plan(plan, report, redo={manifest.colorspace: keys}).made
 
@@ -76,6 +81,12 @@ def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
         for split in manifest.splits.values()
         if split.source["option"] is not None
     }
+    for path in paths.values():
+        if not path.exists():
+            raise SourceError(
+                f"{path}: the images are not there (the path is the one given to sbprep build, seen from where that "
+                f"ran). Run this command there too, or bring the images back"
+            )
     return BuildConfig(
         colorspaces=(manifest.colorspace,),
         paths=paths,
@@ -90,6 +101,14 @@ def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
         limit=recipe["limit"],
         workers=workers,
     )
+
+
+def _damaged_manifest(manifest: Manifest) -> Iterator[Damage]:
+    # Its digest covers the values. A flipped bit can leave them alone: 1e-05 and 1E-05, \u00e9 and \u00E9.
+    path = manifest.root / MANIFEST_NAME
+    content = path.read_bytes()
+    if (json.dumps(json.loads(content), indent=1) + "\n").encode() != content:
+        yield Damage(path=path, what="spelled otherwise than sbprep writes it, with the same values", keys=())
 
 
 def _damaged_listings(manifest: Manifest, split: str) -> Iterator[Damage]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sbformat.manifest import ShardRecord
 from sbformat.schema import CHUNK_IMAGES, Colorspace, Compression, DatasetSpec, TargetSpec
-
 from sbprep.config import Resize
 from sbprep.convert import Block, convert
 from sbprep.decode import decode, fit, use_one_thread
@@ -85,8 +85,6 @@ def run_task(task: Task, stop: threading.Event | None = None) -> list[Finished]:
     UnwantedError
         `stop` was set.
     """
-    if task.owner not in (None, os.getpid()):
-        _belong_to(task.owner)
     use_one_thread()
     try:
         return _make_shards(task, stop)
@@ -94,11 +92,10 @@ def run_task(task: Task, stop: threading.Event | None = None) -> list[Finished]:
         os._exit(1)  # a worker that only raises would wait minutes for its next task
 
 
-def _belong_to(owner: int) -> None:
-    """Make this worker process end with its parent, however that ends, and leave signals to it."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a job scheduler send them to every process
-            signal.signal(number, signal.SIG_IGN)
+def belong_to(owner: int) -> None:
+    """Make this worker process end with its parent `owner`, however that ends, and leave signals to it."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a job scheduler send them to every process
+        signal.signal(number, signal.SIG_IGN)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; elsewhere the check before each block has to do
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -134,11 +131,12 @@ def _make_shard(
             )
             for output in outputs
         }
+        stored = np.empty((CHUNK_IMAGES, 3, task.image_size, task.image_size), np.uint8)
         for rgb, kept in _blocks(task, unit, items, marker, rejects):
             _stop_if_unwanted(task.owner, stop)
             for colorspace, writer in writers.items():
-                rows = _shard_rows(convert(rgb, colorspace, task.target), unit, kept, tallies[colorspace])
-                writer.append(rows)
+                block = convert(rgb, colorspace, task.target, out=stored[: len(rgb)])
+                writer.append(_shard_rows(block, unit, kept, tallies[colorspace]))
         return [
             _finish(writers[output.colorspace], unit, output.colorspace, rejects, tallies[output.colorspace])
             for output in outputs
@@ -150,7 +148,8 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Yield (rgb (n, S, S, 3), positions in the unit (n,)) of the usable images, 64 at a time; list the others."""
     size = task.image_size
-    rgb, kept = np.empty((CHUNK_IMAGES, size, size, 3), np.uint8), []
+    rgb = np.empty((CHUNK_IMAGES, size, size, 3), np.uint8)
+    kept: list[int] = []
     for position in range(len(unit.rows)):
         marker.at(position)
         pixels = pixels_of(next(items), size, task.resize)

@@ -65,7 +65,7 @@ class ShardWriter:
             self._file = h5py.File(
                 self.temporary,
                 "w",
-                libver=("v110", "v110"),  # what every HDF5 since 1.10 reads; "latest" would follow the library's version
+                libver=("v110", "v110"),  # read by every HDF5 since 1.10; "latest" follows the library's version
                 locking=False,  # the name is ours alone; network file systems refuse locks
                 # One block takes the whole chunk index (16 bytes a chunk, doubled as it grows). With HDF5's default of
                 # 2048 the index of over 160 chunks lands between them, and they lose their one stride.

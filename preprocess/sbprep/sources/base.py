@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sbformat.schema import SPLITS
 
 __all__ = ["SPLITS", "Item", "Listing", "Rejected", "Source", "Split"]

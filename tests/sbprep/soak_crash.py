@@ -1,0 +1,74 @@
+"""Kill a large build many times, half of the time its parent and half a worker, and compare with an undisturbed one.
+
+    python tests/sbprep/soak_crash.py --kills 20 [--source PATH] [--limit N]
+
+Not a test: it takes minutes. Exit status 0 if the result is byte for byte that of the undisturbed build.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from builds import command, tree, unfinished
+from crashes import Run, Victim, journaled, kill_again_and_again
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True, help="Half of them parents, half workers.")
+@click.option("--source", type=click.Path(path_type=Path, exists=True), help="Images; none: the built-in set.")
+@click.option("--limit", default=30_000, show_default=True, help="Images of each split.")
+@click.option("--image-size", default=96, show_default=True)
+@click.option("--images-per-shard", default=1024, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of victims and moments.")
+def main(source: Path | None, kills: int, seed: int, **options: int) -> None:
+    """Kill builds and print a verdict."""
+    rng = random.Random(seed)
+    victims: list[Victim] = ["parent", "worker"] * (kills // 2)
+    rng.shuffle(victims)
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    arguments = ["build", "--colorspace=rgb", "--colorspace=rescaled_lab", *settings]
+    arguments += [] if source is None else [f"--source={source}"]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, out = Path(folder, "whole"), Path(folder, "killed")
+        start = time.monotonic()
+        check(Run(command(*arguments, f"--out={whole}")))
+        seconds = time.monotonic() - start
+        print(f"undisturbed: {seconds:.1f} s, {len(tree(whole))} files")
+
+        def moment(run: Run, before: int) -> None:
+            # Anywhere from the start of the interpreter on; of a late moment at least that the build is not over.
+            wait = rng.uniform(0, min(seconds / 2, 6.0))
+            end = time.monotonic() + wait
+            while time.monotonic() < end and not run.ended and journaled(out) < before + 8:
+                time.sleep(0.001)
+            while victims_to_come[0] == "worker" and not run.workers() and not run.ended:
+                time.sleep(0.001)
+            victims_to_come.pop(0)
+
+        victims_to_come = list(victims)
+        for number, kill in enumerate(
+            kill_again_and_again(command(*arguments, f"--out={out}"), out, victims, rng, moment)
+        ):
+            print(f"{number + 1:3} {kill.victim}: {kill.shards} lines journaled, gone after {kill.seconds:.2f} s")
+        check(Run(command(*arguments, f"--out={out}")))
+        same = tree(out) == tree(whole) and unfinished(out) == []
+    print(f"{len(victims)} kills: {'every byte is that of the undisturbed build' if same else 'THE RESULTS DIFFER'}")
+    sys.exit(0 if same else 1)
+
+
+def check(run: Run) -> None:
+    """Wait for a build that nobody kills."""
+    status, _, err = run.end(3600)
+    if status:
+        sys.exit(err)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""The command line: its options, examples, messages and exit codes, and what it shows while it works."""
+
+import os
+import pty
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from builds import SMALL_OPTIONS, small_build, small_config, tree, write_images
+from sbformat.manifest import Manifest
+from sbprep.cli import main
+from sbprep.pipeline import Progress, check_room
+from sbprep.plan import make_plan
+from sbprep.report import ProgressPrinter, duration_text, progress_text
+
+#: A new option changes this list, docs/format.md or the README, and docs/changelog.md.
+OPTIONS = {
+    "bench": {"--images", "--source", "--workers"},
+    "build": {
+        "--backend",
+        "--bins",
+        "--bins-dual",
+        "--bins-single",
+        "--colorspace",
+        "--compression",
+        "--dataset",
+        "--dry-run",
+        "--image-size",
+        "--images-per-shard",
+        "--limit",
+        "--on-error",
+        "--out",
+        "--overwrite",
+        "--partition",
+        "--rescale",
+        "--resize",
+        "--seed",
+        "--source",
+        "--target-size",
+        "--test",
+        "--train",
+        "--unlabeled",
+        "--val",
+        "--workers",
+    },
+    "inspect": {"--colorspace", "--images", "--sheet", "--split"},
+    "merge": set(),
+    "verify": {"--colorspace", "--repair", "--workers"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    return
+
+
+def run(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def build(source: Path, *arguments: str | Path) -> Result:
+    return run("build", "--source", source, "--colorspace", "rgb", *SMALL_OPTIONS, "--workers", "1", *arguments)
+
+
+# Options and help
+
+
+def test_the_options_are_these() -> None:
+    found = {
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        for name, command in main.commands.items()
+    }
+
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", ["", *OPTIONS])
+def test_every_help_ends_with_an_example(command: str, flag: str) -> None:
+    result = run(*([command] if command else []), flag)
+
+    assert result.exit_code == 0
+    assert re.search(r"\n  Example:\n +sbprep [^\n]+\n\Z", result.output)
+
+
+def test_every_option_has_an_explanation_or_a_default() -> None:
+    for command in main.commands.values():
+        for parameter in command.params:
+            assert isinstance(parameter, click.Argument) or parameter.help or parameter.show_default, parameter.name
+
+
+def example(command: str) -> list[str]:
+    text = run(*([command] if command else []), "-h").output.splitlines()[-1]
+    return shlex.split(text)[1:]
+
+
+@pytest.mark.parametrize("command", ["", "build"])
+def test_the_examples_of_a_build_run(command: str) -> None:
+    write_images(Path("photos"), 3, "train")
+    write_images(Path("photos"), 3, "val")
+    result = run(*example(command), "--limit", "1", "--workers", "1")
+
+    assert result.exit_code == 0
+    assert Manifest.read(Path("data_cache/rescaled_lab")).image_size == 96
+
+
+def test_the_example_of_merge_runs(photos: Path) -> None:
+    for part in (1, 2):
+        small_build(photos, Path("data_cache"), partition=(part, 2))
+    result = run(*example("merge"))
+
+    assert result.exit_code == 0
+    assert result.output.startswith("data_cache/rgb: complete\n  train: 40 images, 3 shards, ")
+
+
+def test_the_example_of_verify_runs(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "lab")
+    result = run(*example("verify"))
+
+    assert result.exit_code == 0
+    assert [line.split(";")[0] for line in result.output.splitlines()] == [
+        "data_cache/rgb: sound",
+        "data_cache/lab: sound",
+    ]
+
+
+def test_the_example_of_inspect_runs(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "rescaled_lab")
+    result = run(*example("inspect"))
+
+    assert result.exit_code == 0
+    assert "train: 40 images in 3 shards" in result.output
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_example_of_bench_is_understood() -> None:
+    arguments = example("bench")  # running it takes half a minute: see test_bench.py
+    context = main.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+
+    assert context.params == {"source": None, "images": 2000, "workers": -1}
+
+
+# Messages and exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("biuld", "No such command 'biuld'"),
+        ("build --colorspaces lab", "Did you mean '?--colorspace'?"),
+        ("build --colorspace lap", "'lap' is not one of 'rgb', 'lab', 'rescaled_lab'"),
+        ("build", "Missing option '--colorspace'"),
+        ("build --colorspace lab --image-size big", "'big' is not a valid integer"),
+        ("build --colorspace lab --image-size 4", "image size 4, expected 8 to 1,024 pixels"),
+        ("build --colorspace lab --partition 0/3", "partition 0/3, expected 1/3 to 3/3"),
+        ("build --colorspace lab --partition 4/3", "partition 4/3, expected 1/3 to 3/3"),
+        ("build --colorspace lab --partition third", "partition 'third', expected i/n, for example 1/3"),
+        ("build --colorspace lab --partition 1/3 --overwrite", "discard the shards of the other partitions"),
+        ("build --colorspace lab --on-error stop", "on-error 'stop', expected skip, fail or limit=N"),
+        ("build --colorspace lab --colorspace lab", "color space given twice"),
+        ("build --colorspace rgb --bins zhang", "Use --colorspace lab"),
+        ("build --colorspace lab --limit 0", "limit 0, expected 1 to"),
+        ("build --colorspace lab --dataset folder", "--dataset folder needs --source PATH"),
+        ("verify --workers 0", "0 workers, expected a count from 1"),
+        ("verify one two", "Got unexpected extra argument"),
+    ],
+)
+def test_a_wrong_option_exits_with_2_and_says_what_is_right(photos: Path, arguments: str, message: str) -> None:
+    if arguments.startswith("verify"):
+        small_build(photos, Path("data_cache"))
+    result = run(*arguments.split())
+    command = arguments.split()[0]
+
+    assert result.exit_code == 2
+    assert re.search(message if message.startswith("Did") else re.escape(message), result.output)
+    assert result.output.startswith(f"Usage: main {command} " if command in OPTIONS else "Usage: main ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("build --colorspace lab --source nowhere", "Error: nowhere: no such file or folder (given as --source)"),
+        ("verify nowhere", "Error: nowhere: no prepared shards here (no manifest.json). Build them: sbprep build"),
+        ("inspect nowhere", "Error: nowhere: no prepared shards here"),
+        ("merge nowhere", "Error: nowhere: nothing to merge"),
+    ],
+)
+def test_a_failure_exits_with_1_and_says_what_to_do(arguments: str, message: str) -> None:
+    result = run(*arguments.split())
+
+    assert result.exit_code == 1
+    assert result.output.startswith(message)
+
+
+def test_rejects_do_not_change_the_exit_code(own_photos: Path) -> None:
+    next(own_photos.rglob("*.png")).write_bytes(b"")
+    result = build(own_photos)
+
+    assert result.exit_code == 0
+    assert "train: 39 images, 3 shards" in result.output
+    assert "1 of 40 rejected (1 empty), listed in data_cache/rgb/train/rejects.jsonl" in result.output
+
+
+def test_a_build_says_what_it_will_do_then_what_it_did_then_that_nothing_is_left(photos: Path) -> None:
+    first, again = build(photos), build(photos)
+
+    assert first.output.splitlines()[:2] == [
+        "rgb at 16 x 16 into data_cache",
+        f"  train: 40 images (folder: {photos}), 3 classes, 3 shards",
+    ]
+    assert first.output.splitlines()[-2:] == again.output.splitlines()[-3:-1]
+    assert again.output.splitlines()[-1] == "nothing to do: every shard was there already"
+
+
+def test_a_partition_says_what_remains_to_be_done(photos: Path) -> None:
+    result = build(photos, "--partition", "2/3")
+
+    assert "  partition 2 of 3: 1 shards" in result.output
+    assert "partition 2 of 3 is done. After all of them: sbprep merge data_cache" in result.output
+
+
+def test_damage_exits_with_3_by_name_and_repair_with_0(photos: Path) -> None:
+    build(photos)
+    whole = tree(Path("data_cache"))
+    path = Path("data_cache/rgb/train/shard-00001.h5")
+    content = path.read_bytes()
+    path.write_bytes(content[:20_000] + bytes([content[20_000] ^ 1]) + content[20_001:])
+    found, mended, after = run("verify"), run("verify", "--repair", "--workers", "1"), run("verify")
+
+    assert (found.exit_code, mended.exit_code, after.exit_code) == (3, 0, 0)
+    assert found.output.startswith(f"DAMAGED {path}: image chunk 0 (images 0 to 15)\ndata_cache/rgb: 1 damaged place;")
+    assert mended.output.splitlines()[-1] == "data_cache/rgb: 1 shards made again, 0 places still damaged"
+    assert after.output.startswith("data_cache/rgb: sound;")
+    assert tree(Path("data_cache")) == whole
+
+
+def test_damage_that_cannot_be_mended_exits_with_3(own_photos: Path) -> None:
+    build(own_photos)
+    Path("data_cache/rgb/train/shard-00001.h5").unlink()
+    own_photos.rename("elsewhere")
+    result = run("verify", "--repair")
+
+    assert result.exit_code == 3
+    assert f"Error: not mended: {own_photos}: the images are not there" in result.output
+
+
+def test_a_dry_run_predicts_the_bytes_and_writes_nothing(photos: Path) -> None:
+    options = ("--image-size", "96", "--target-size", "12", "--images-per-shard", "1", "--limit", "8")
+    dry = build(photos, *options, "--dry-run")
+
+    assert dry.exit_code == 0
+    assert dry.output.splitlines()[-1] == "nothing was written"
+    assert not Path("data_cache").exists()
+    predicted = re.search(r"([\d.]+) MB in 8 files", dry.output)
+    assert predicted is not None
+    build(photos, *options)
+    real = sum(path.stat().st_size for path in Path("data_cache").rglob("*.h5"))
+    assert abs(float(predicted[1]) * 1e6 - real) < 0.01 * real
+
+
+def test_a_dry_run_counts_only_its_partition_and_a_sample_of_rejects(own_photos: Path) -> None:
+    for path in list(own_photos.rglob("*.png"))[:30]:
+        path.write_bytes(b"")
+    result = build(own_photos, "--partition", "3/3", "--dry-run")
+
+    assert "  partition 3 of 3: 1 shards" in result.output
+    assert re.search(r"0\.\d MB in 1 files", result.output)
+    assert re.search(r"measured on 8 images, \d of them rejected", result.output)
+
+
+def test_a_dry_run_on_a_disk_that_is_too_small_exits_with_1(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(small_config(photos, Path("data_cache")))
+    needed = check_room(plan, {"rgb": set(plan.keys())})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Disk", (), {"free": needed - 1}))
+    result = build(photos, "--dry-run")
+
+    assert result.exit_code == 1
+    assert "Error: data_cache: the shards need 0.2 MB, the disk has 0.2 MB free. Make room" in result.output
+
+
+# Progress
+
+
+def progress(shards: int, rejected: int = 0) -> Progress:
+    return Progress(images=1000 * shards, total=4000, shards=shards, total_shards=4, rejected=rejected)
+
+
+def test_progress_is_one_line_of_text() -> None:
+    assert progress_text(progress(1), 10.0) == "1,000/4,000 images  25% · 1/4 shards · 100 images/s · 30 s left"
+    assert progress_text(progress(4, 7), 8.0).endswith("100% · 4/4 shards · 500 images/s · 0 s left · 7 rejected")
+    assert "? left" in progress_text(progress(0), 0.0)
+    assert progress_text(progress(1), 10.0, bar=True).startswith("[######..................] 1,000/4,000")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1.5 h"), (9e4, "25.0 h")]
+)
+def test_durations_are_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_a_log_gets_whole_lines_and_few_of_them(photos: Path) -> None:
+    lines = [line for line in build(photos).output.splitlines() if "images/s" in line]
+
+    assert len(lines) == 1
+    assert lines[0].startswith("40/40 images 100% · 3/3 shards · ")
+
+
+def test_a_terminal_gets_one_live_line_and_keeps_the_last() -> None:
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w") as stream, ProgressPrinter(stream) as printer:
+        for shards in range(5):
+            printer(progress(shards))
+    shown = os.read(reader, 10_000).decode()
+    os.close(reader)
+
+    assert shown.count("\r\x1b[K[") == 5
+    assert shown.count("\n") == 1
+    assert shown.rstrip().endswith("0 s left")
+    assert "[########################] 4,000/4,000 images 100%" in shown.split("\r")[-2]

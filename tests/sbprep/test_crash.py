@@ -1,0 +1,122 @@
+"""Kill a build anywhere, run the same command again: the result is that of an undisturbed run. Nothing ever hangs."""
+
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from builds import SMALL_OPTIONS, command, small_build, small_plan, tree, unfinished
+from crashes import NOTICED, DeadlySource, Run, Victim, journaled, kill_again_and_again
+from sbformat.errors import BuildError
+from sbprep.pipeline import run_plan
+from sbprep.plan import Plan
+
+pytestmark = pytest.mark.jit
+
+#: 200 shards in each of two color spaces, of the built-in set.
+OPTIONS = {"limit": 400, "images_per_shard": 6}
+COMMAND = command(
+    "build", "--colorspace", "rgb", "--colorspace", "lab", *SMALL_OPTIONS, "--limit", "400", "--images-per-shard", "6"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    small_build(None, out, "rgb", "lab", **OPTIONS)
+    return tree(out)
+
+
+def build_command(out: Path, *options: str) -> list[str]:
+    return [*COMMAND, "--out", str(out), *(options or ("--workers", "2"))]
+
+
+def wait_for_shards(run: Run, out: Path, lines: int) -> None:
+    """Wait until the journals of `out` have so many lines."""
+    deadline = time.monotonic() + 30
+    while journaled(out) < lines and not run.ended and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_a_build_killed_again_and_again_gives_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    rng = random.Random(0)
+    victims: list[Victim] = ["parent", "worker", "parent", "worker", "parent"]
+
+    def moment(run: Run, before: int) -> None:
+        wait_for_shards(run, tmp_path, before + rng.randrange(3, 25))
+        time.sleep(rng.uniform(0, 0.01))
+
+    kills = list(kill_again_and_again(build_command(tmp_path), tmp_path, victims, rng, moment))
+    status, _, err = Run(build_command(tmp_path)).end()
+
+    assert [kill.victim for kill in kills] == victims
+    assert status == 0, err
+    assert unfinished(tmp_path) == []
+    assert tree(tmp_path) == undisturbed
+
+
+def test_a_build_killed_while_it_starts_leaves_nobody_behind(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    run = Run(build_command(tmp_path))
+    while not run.workers() and not run.ended:
+        time.sleep(0.001)
+    run.kill("parent", random.Random(0))
+    run.end(NOTICED)
+    run.wait_until_gone()
+    small_build(None, tmp_path, "rgb", "lab", **OPTIONS)
+
+    assert tree(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [
+        (signal.SIGINT, ("--workers", "2")),
+        (signal.SIGTERM, ("--workers", "2")),
+        (signal.SIGINT, ("--workers", "2", "--backend", "threading")),
+        (signal.SIGTERM, ("--workers", "1")),
+    ],
+)
+def test_an_interrupted_build_says_one_line_and_leaves_nothing_unfinished(
+    tmp_path: Path, undisturbed: dict[str, str], number: int, options: tuple[str, ...]
+) -> None:
+    run = Run(build_command(tmp_path, *options))
+    wait_for_shards(run, tmp_path, 12)
+    run.send_to_all(number)
+    status, out, err = run.end(NOTICED)
+    run.wait_until_gone()
+
+    assert status == 130, err
+    assert out == ""
+    assert [line for line in err.splitlines() if not line.startswith((" ", "rgb, lab at"))] == [
+        "Interrupted. Shards already built are kept: run the same command again to go on."
+    ]
+    assert unfinished(tmp_path) == ["journal.jsonl", "journal.jsonl"]
+    small_build(None, tmp_path, "rgb", "lab", **OPTIONS)
+    assert tree(tmp_path) == undisturbed
+
+
+def deadly_plan(out: Path, how: Literal["kill", "exit"]) -> tuple[Plan, str]:
+    plan = small_plan(None, out, limit=40, workers=2)
+    split = plan.splits["train"]
+    name = plan.unit("train", 1).part.names[9]
+    return replace(plan, splits={"train": replace(split, source=DeadlySource(name, how))}), name
+
+
+@pytest.mark.parametrize("how", ["kill", "exit"])
+def test_the_death_of_a_worker_ends_the_build_and_names_the_image_that_it_was_at(
+    tmp_path: Path, how: Literal["kill", "exit"]
+) -> None:
+    plan, name = deadly_plan(tmp_path, how)
+    start = time.monotonic()
+
+    with pytest.raises(BuildError, match="a worker process died at ") as raised:
+        run_plan(plan)
+    assert time.monotonic() - start < NOTICED
+    assert f"{name} (train/shard-00001.h5)" in str(raised.value)
+    assert unfinished(tmp_path) == ["journal.jsonl"]
