@@ -35,8 +35,8 @@ demo: $(VENV)/.prep
 
 # Without the JIT coverage sees the bodies of the kernels; with it the compiled code is put to the same tests.
 test: $(VENV)/.dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-fail-under=90
-	$(BIN)/python -m pytest -q --doctest-modules tests preprocess
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report=
+	$(BIN)/python -m pytest -q --cov --cov-append --cov-fail-under=95 --doctest-modules tests preprocess
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCE)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "preprocess"), str(ROOT / "tests")]  # runs from a checkout that nobody installed
 
 from builds import command, tree, unfinished
 from crashes import Run, Victim, journaled, kill_again_and_again

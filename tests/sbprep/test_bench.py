@@ -18,6 +18,8 @@ from sbprep.config import BuildConfig
 from sbprep.sources import builtin, open_splits
 from sbprep.stopwatch import Bar, Crew, Ratio, Rounds
 
+pytestmark = pytest.mark.jit
+
 RATIO = re.compile(r" ([\d.,]+)x \(([\d.,]+) to ([\d.,]+)\) +([\d,]+) : ([\d,]+) images/s")
 
 
