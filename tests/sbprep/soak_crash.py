@@ -16,8 +16,8 @@ import click
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "preprocess"), str(ROOT / "tests")]  # runs from a checkout that nobody installed
 
-from builds import command, tree, unfinished
-from crashes import Run, Victim, journaled, kill_again_and_again
+from builds import command, tree, unfinished  # noqa: E402
+from crashes import Run, Victim, journaled, kill_again_and_again  # noqa: E402
 
 
 @click.command()
