@@ -21,7 +21,7 @@ from sbprep.sources.base import Listing
 Victim = Literal["parent", "worker"]
 
 #: Seconds within which a build must notice the death of a worker, and workers that of their build.
-NOTICED, GONE = 10.0, 5.0
+NOTICED, GONE = 10.0, 10.0
 
 
 class Run:

@@ -40,15 +40,16 @@ def main(source: Path | None, kills: int, seed: int, **options: int) -> None:
         whole, out = Path(folder, "whole"), Path(folder, "killed")
         start = time.monotonic()
         check(Run(command(*arguments, f"--out={whole}")))
-        seconds = time.monotonic() - start
-        print(f"undisturbed: {seconds:.1f} s, {len(tree(whole))} files")
+        shards = len(list(whole.rglob("*.h5")))
+        print(f"undisturbed: {time.monotonic() - start:.1f} s, {shards} shards")
 
         def moment(run: Run, before: int) -> None:
-            # Anywhere from the start of the interpreter on; of a late moment at least that the build is not over.
-            wait = rng.uniform(0, min(seconds / 2, 6.0))
-            end = time.monotonic() + wait
-            while time.monotonic() < end and not run.ended and journaled(out) < before + 8:
+            # One in four while it starts, the others anywhere between two commits, spread over the whole build.
+            lines = before + 1 + rng.randrange(max(2, (shards - before) // (len(victims_to_come) + 1)))
+            end = time.monotonic() + (rng.uniform(0, 2) if rng.random() < 0.25 else 600)
+            while time.monotonic() < end and not run.ended and journaled(out) < lines:
                 time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
             while victims_to_come[0] == "worker" and not run.workers() and not run.ended:
                 time.sleep(0.001)
             victims_to_come.pop(0)
