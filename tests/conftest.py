@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from builds import small_manifest, write_images
 from sbformat.manifest import Manifest
 
 
@@ -21,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 images in three classes, split train. Not to be changed: see `own_photos`."""
+    from builds import write_images  # not above: tests of the trainer need none of what this loads
+
     return write_images(tmp_path_factory.mktemp("photos"), 40)
 
 
@@ -33,6 +34,8 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Return a finished build of `photos` in rgb, three shards. Not to be changed: see `own_prepared`."""
+    from builds import small_manifest
+
     return small_manifest(photos, tmp_path_factory.mktemp("prepared"))
 
 

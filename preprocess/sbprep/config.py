@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sbformat.errors import ConfigError
-from sbformat.schema import COLORSPACES, IMAGES_PER_SHARD, Colorspace, Compression, TargetSpec
+from sbformat.schema import COLORSPACES, IMAGES_PER_SHARD, Colorspace, Compression, TargetSpec, class_dtype
 
 Resize = Literal["crop", "squash"]
 Backend = Literal["loky", "threading"]
@@ -71,8 +71,10 @@ class BuildConfig:
         if self.limit is not None:
             _check_number("limit", self.limit, 1, 1 << 62, "images of each split")
         worker_count(self.workers)
-        if self.resize not in get_args(Resize):
-            raise ConfigError(f"resize {self.resize!r}, expected one of {', '.join(get_args(Resize))}")
+        for name, choices in (("resize", Resize), ("backend", Backend), ("compression", Compression)):
+            if getattr(self, name) not in get_args(choices):
+                raise ConfigError(f"{name} {getattr(self, name)!r}, expected one of {', '.join(get_args(choices))}")
+        self._check_targets_fit_a_chunk()
         if self.partition is not None and not 1 <= self.partition[0] <= self.partition[1]:
             i, n = self.partition[0], max(self.partition[1], 1)
             raise ConfigError(
@@ -83,6 +85,15 @@ class BuildConfig:
                 "overwrite with a partition would discard the shards of the other partitions. Remove the folder first"
             )
         _ = self.reject_limit
+
+    def _check_targets_fit_a_chunk(self) -> None:
+        item = class_dtype(max(self.target.single_classes, self.target.dual_classes)).itemsize
+        size = self.images_per_shard * self.target.size**2 * item
+        if size >= 1 << 32:
+            raise ConfigError(
+                f"{self.images_per_shard:,} images per shard have {size:,} bytes of targets, a chunk of HDF5 holds "
+                f"{(1 << 32) - 1:,}: fewer images per shard, or a smaller target size"
+            )
 
     @property
     def reject_limit(self) -> int | None:

@@ -31,6 +31,12 @@ def config(**options: Any) -> BuildConfig:
         ({"workers": 0}, "0 workers, expected a count from 1, or -1 for one a core"),
         ({"workers": -2}, "-2 workers, expected a count from 1, or -1 for one a core"),
         ({"resize": "stretch"}, "resize 'stretch', expected one of crop, squash"),
+        ({"backend": "dask"}, "backend 'dask', expected one of loky, threading"),
+        ({"compression": "gzip"}, "compression 'gzip', expected one of none, zstd"),
+        (
+            {"images_per_shard": 1 << 20, "target": TargetSpec(size=64)},
+            "4,294,967,296 bytes of targets, a chunk of HDF5",
+        ),
         ({"partition": (0, 3)}, r"partition 0/3, expected 1/3 to 3/3 \(in a Slurm array: --array=1-3\)"),
         ({"partition": (4, 3)}, "partition 4/3, expected 1/3 to 3/3"),
         ({"partition": (1, 0)}, "partition 1/0, expected 1/1 to 1/1"),
