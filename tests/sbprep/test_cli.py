@@ -19,7 +19,7 @@ from sbprep.pipeline import Progress, check_room
 from sbprep.plan import make_plan
 from sbprep.report import ProgressPrinter, duration_text, progress_text
 
-#: A new option changes this list, docs/format.md or the README, and docs/changelog.md.
+#: All of them: a new one has to be added here too.
 OPTIONS = {
     "bench": {"--images", "--source", "--workers"},
     "build": {
