@@ -13,7 +13,7 @@ help:
 	@echo "make check   formatting, lint, types"
 	@echo "make format  put the code into the project's format"
 	@echo "make bench   measure this machine beside scikit-image, OpenCV and the published pipeline"
-	@echo "make clean   remove the environment and what demo built"
+	@echo "make clean   remove the environment and caches; shards in data_cache stay"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -52,4 +52,3 @@ bench: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage
-	find data_cache -mindepth 1 -not -name README.md -not -name .gitignore -delete
