@@ -25,7 +25,7 @@ $(VENV)/.prep: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[prep,dev]'
+	$(PIP) install --editable '.[prep,train,dev]'
 	@touch $@ $(VENV)/.prep
 
 demo: $(VENV)/.prep
@@ -34,9 +34,10 @@ demo: $(VENV)/.prep
 	$(BIN)/sbprep inspect data_cache --sheet data_cache/sheet.png
 
 # Without the JIT coverage sees the bodies of the kernels; with it the compiled code is put to the same tests.
+# The trainer has no kernels of Numba: once is enough.
 test: $(VENV)/.dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report=
-	$(BIN)/python -m pytest -q --cov --cov-append --cov-fail-under=95 --doctest-modules tests preprocess
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report= --ignore=tests/sbtrain
+	$(BIN)/python -m pytest -q --cov --cov-append --cov-fail-under=95 --doctest-modules tests preprocess train
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCE)

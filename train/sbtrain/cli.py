@@ -1,16 +1,56 @@
-"""Command line of the trainer. It has no commands yet: they come with the methods (docs/architecture.md)."""
+"""Command line of the trainer: parse, one call, print. Library errors become messages here, nowhere else."""
 
 from __future__ import annotations
+
+import importlib
+from typing import Any
 
 import click
 
 import sbformat
+from sbformat.errors import ConfigError, SplitbrainError
+
+#: Command -> (module, its click command, help in the list). Loaded when called: torch takes a second or two.
+COMMANDS = {
+    "pretrain": ("sbtrain.pretrain_cli", "pretrain_command", "Pretrain a network on shards."),
+    "presets": ("sbtrain.pretrain_cli", "presets_command", "List presets, or print every field of one."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Loads commands when they are called, and turns the errors of the library into a message and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, _, about) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            command = self.get_command(ctx, str(ctx.invoked_subcommand))
+            assert command is not None, "it was just invoked"
+            raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
+        except SplitbrainError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(sbformat.__version__, prog_name="sbtrain")
 def main() -> None:
     """Pretrain, fine-tune and evaluate on shards that sbprep wrote.
 
-    This version has no commands yet: it reserves the program's name and its place in the tree.
+    \b
+    Example:
+        sbtrain pretrain --shards data_cache --preset modern/simplenet --colorspace lab
     """

@@ -1,0 +1,221 @@
+"""Rows of a split become batches: the same ones, wherever they wait and however often one starts."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from builds import small_config
+from runs import IMAGES, command
+from sbformat.errors import ConfigError, FormatError, ShardError
+from sbformat.manifest import Manifest, open_manifest
+from sbformat.schema import TargetSpec, values_from_bins, values_from_image
+from sbprep.pipeline import build
+from sbtrain.cli import main
+from sbtrain.data import Batch, Loader, Order, SplitReader, order_from_text, reside
+from sbtrain.residence import host_memory
+
+CPU = torch.device("cpu")
+NAMES = ("image", "image_range", "target_single", "target_dual", "target_range", "source_index")
+RESIDENCES = ("device", "host", "mmap")
+
+
+def loader(manifest: Manifest, cache: str = "mmap", shuffle: str = "exact", batch: int = 8) -> Loader:
+    names = tuple(name for name in NAMES if name in manifest.datasets("unlabeled"))
+    reader = SplitReader(manifest, "unlabeled", names)
+    return Loader(reside(cache, reader, CPU), order_from_text(shuffle, len(reader), 3), batch)
+
+
+def content(batch: Batch) -> dict[str, bytes]:
+    fields = {name: tensor.numpy().tobytes() for name, tensor in batch.fields.items()}
+    return {"index": batch.index.numpy().tobytes(), "epoch": bytes([batch.epoch]), **fields}
+
+
+@pytest.mark.parametrize("shuffle", ["exact", "window=10"])
+def test_batches_are_the_same_bits_in_every_residence(rescaled: Manifest, shuffle: str) -> None:
+    found = [[content(b) for b in loader(rescaled, cache, shuffle).batches(0, 15)] for cache in RESIDENCES]
+
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 15
+
+
+def test_wide_class_numbers_are_the_same_in_every_residence(tmp_path: Path) -> None:
+    """More than 256 joint bins are stored as uint16, which torch does not gather."""
+    config = small_config(None, tmp_path, "rgb", image_size=16, target=TargetSpec(size=4, dual=20), limit=20)
+    manifest = build(config).manifests["rgb"]
+    assert manifest is not None
+
+    found = [[content(b) for b in loader(manifest, cache).batches(0, 2)] for cache in RESIDENCES]
+
+    assert found[0] == found[1] == found[2]
+    assert manifest.datasets("unlabeled")["target_dual"].dtype == np.uint16
+
+
+def test_a_batch_holds_the_rows_that_its_index_names(rescaled: Manifest) -> None:
+    reader = SplitReader(rescaled, "unlabeled", ("image", "source_index"))
+    whole = np.concatenate([shard.read("image", 0, len(shard)) for _, shard in reader.blocks("image")])
+
+    batch = next(loader(rescaled).batches(4, 5))
+
+    assert np.array_equal(batch["image"].numpy(), whole[batch.index.numpy()])
+
+
+@pytest.mark.parametrize("shuffle", ["exact", "window=7", "window=48", "window=1000"])
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(shuffle: str) -> None:
+    order = order_from_text(shuffle, IMAGES, 0)
+    places = np.arange(IMAGES)
+
+    first, second = order.at(0, places), order.at(1, places)
+
+    assert sorted(first) == sorted(second) == list(range(IMAGES))
+    assert first.tolist() != second.tolist()
+
+
+def test_a_window_reads_neighbors() -> None:
+    rows = Order(100, 0, window=10).at(0, np.arange(100)).reshape(10, 10)
+
+    assert all(np.ptp(window) == 9 for window in rows)
+
+
+def test_batches_from_the_middle_are_those_of_the_whole(lab: Manifest) -> None:
+    one = loader(lab)
+    whole = [content(batch) for batch in one.batches(0, 14)]
+
+    assert [content(batch) for batch in one.batches(9, 14)] == whole[9:]
+
+
+def test_the_remainder_of_an_epoch_is_another_in_each(lab: Manifest) -> None:
+    one = loader(lab, batch=20)  # 48 = 2 * 20 + 8
+    left = [set(range(IMAGES)) - {i for b in one.batches(2 * e, 2 * e + 2) for i in b.index.tolist()} for e in (0, 1)]
+
+    assert [len(rows) for rows in left] == [8, 8]
+    assert left[0] != left[1]
+
+
+@pytest.mark.parametrize("cache", RESIDENCES)
+def test_a_thousand_early_breaks_leave_no_thread_and_no_file(lab: Manifest, cache: str) -> None:
+    one = loader(lab, cache)
+    next(one.batches(0, 1))
+    files, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    for step in range(1000):
+        for _ in one.batches(step, step + 6):
+            break
+
+    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == (files, threads)
+
+
+def test_waiting_for_data_is_measured(lab: Manifest) -> None:
+    one = loader(lab)
+
+    assert len(list(one.batches(0, 6))) == 6
+    assert one.waiting.seconds > 0
+
+
+def test_micro_batches_are_the_batch_in_pieces(rescaled: Manifest) -> None:
+    batch = next(loader(rescaled).batches(6, 7))
+
+    parts = batch.parts(4)
+
+    assert torch.equal(torch.cat([part["image"] for part in parts]), batch["image"])
+    assert {part.epoch for part in parts} == {1}
+
+
+def test_a_window_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected exact or window=K"):
+        order_from_text("window=0", 10, 0)
+
+
+def test_host_memory_is_some_gigabytes() -> None:
+    assert 1 << 28 < host_memory() < 1 << 50
+
+
+def test_decoded_targets_have_a_and_b_the_right_way_round(rescaled: Manifest) -> None:
+    """A swap of both survives every loss: the joint class is a * n + b."""
+    batch = next(loader(rescaled, batch=IMAGES).batches(0, 1))
+    image = values_from_image(batch["image"].numpy(), "rescaled_lab", batch["image_range"].numpy())
+    means = image.reshape(IMAGES, 3, 4, 16, 4, 16).mean((3, 5))
+
+    decoded = values_from_bins(
+        batch["target_single"].numpy(), batch["target_dual"].numpy(), batch["target_range"].numpy(), rescaled.target
+    )
+
+    spans = np.ptp(batch["target_range"].numpy(), axis=-1)[:, 1:, None, None]
+    assert np.all(np.abs(decoded - means)[:, 1:] <= spans / 20 + 0.5)
+    assert not np.all(np.abs(decoded - means[:, [0, 2, 1]])[:, 1:] <= spans / 20 + 0.5)
+
+
+# ------------------------------------------------------------------------------------------------- damaged shards
+
+
+def shard_of(root: Path, number: int = 1) -> Path:
+    return root / "lab" / "unlabeled" / f"shard-{number:05d}.h5"
+
+
+def flip(path: Path, dataset: str) -> None:
+    manifest = Manifest.read(path.parents[1])
+    table = manifest.splits["unlabeled"].shards[1].chunks(dataset)
+    with path.open("r+b") as file:
+        file.seek(table.offset + 3)
+        byte = file.read(1)[0]
+        file.seek(table.offset + 3)
+        file.write(bytes([byte ^ 0x80]))
+
+
+def test_verify_names_a_flipped_byte_before_the_first_step(own_shards: Path, tmp_path: Path) -> None:
+    flip(shard_of(own_shards), "image")
+
+    result = CliRunner().invoke(main, command(own_shards, tmp_path / "run", "--verify"))
+
+    assert result.exit_code == 1
+    assert "shard-00001.h5: image chunk 0 (images 0 to 19)" in result.output
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("cache", RESIDENCES)
+def test_a_target_that_is_no_class_never_reaches_the_loss(own_shards: Path, tmp_path: Path, cache: str) -> None:
+    flip(shard_of(own_shards), "target_dual")
+
+    result = CliRunner().invoke(main, command(own_shards, tmp_path / "run", "--cache", cache))
+
+    assert result.exit_code == 1
+    assert "shard-00001.h5: image 0: target_dual" in result.output
+
+
+def test_a_truncated_shard_is_named(own_shards: Path) -> None:
+    path = shard_of(own_shards)
+    os.truncate(path, path.stat().st_size // 2)
+
+    with pytest.raises(ShardError, match=r"shard-00001\.h5.*bytes, the manifest says"):
+        SplitReader(open_manifest(own_shards), "unlabeled", ("image",))
+
+
+def test_a_missing_shard_is_named(own_shards: Path) -> None:
+    shard_of(own_shards).unlink()
+
+    with pytest.raises(ShardError, match=r"shard-00001\.h5: missing"):
+        SplitReader(open_manifest(own_shards), "unlabeled", ("image",))
+
+
+def test_labels_that_are_not_there_are_named(lab: Manifest) -> None:
+    with pytest.raises(FormatError, match="it has no labels"):
+        SplitReader(lab, "unlabeled", ("label",))
+
+
+def test_compressed_shards_give_the_same_batches_and_refuse_to_be_mapped(lab: Manifest, tmp_path: Path) -> None:
+    shutil.copytree(lab.root, tmp_path / "plain")
+    config = small_config(
+        None, tmp_path, "lab", image_size=64, target=TargetSpec(size=4), images_per_shard=20, limit=IMAGES,
+        compression="zstd",
+    )  # fmt: skip
+    packed = build(config).manifests["lab"]
+    assert packed is not None
+
+    assert content(next(loader(packed, "auto").batches(0, 1))) == content(next(loader(lab).batches(0, 1)))
+    with pytest.raises(ConfigError, match="the shards are compressed"):
+        loader(packed, "mmap")

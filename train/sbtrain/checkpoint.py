@@ -1,0 +1,270 @@
+"""Checkpoints that survive any kill: a folder of safetensors and JSON, complete or not there. No pickle anywhere.
+
+    checkpoints/step-00001234/model.safetensors  optim.safetensors  state.json  MANIFEST.json
+
+Files are written into a hidden folder, fsynced, listed with size and sha256 in MANIFEST.json, and the folder is renamed.
+The latest is the newest folder that verifies; a damaged one is named and passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sbformat.errors import FormatError
+from sbformat.manifest import fsync_folder
+
+MANIFEST = "MANIFEST.json"
+FORMAT = "sbtrain-checkpoint"
+VERSION = 1
+
+
+class CheckpointError(FormatError):
+    """A checkpoint is damaged, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    path: Path
+    state: dict[str, Any]
+    """Content of state.json: at least ``step``."""
+
+    @property
+    def step(self) -> int:
+        """Steps taken when it was written."""
+        return int(self.state["step"])
+
+    def load_model(self, model: nn.Module) -> None:
+        """Put the weights into `model`.
+
+        Raises
+        ------
+        CheckpointError
+            Names or shapes differ.
+        """
+        tensors = _load(self.path / "model.safetensors")
+        own = model.state_dict()
+        differ = sorted(set(tensors) ^ set(own)) or [k for k in own if own[k].shape != tensors[k].shape]
+        if differ:
+            raise CheckpointError(
+                f"{self.path}: does not fit this model, {len(differ)} tensors differ (the first: {differ[0]}). "
+                f"Was it written for another network? Use the config.json beside it"
+            )
+        model.load_state_dict(tensors)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Put the moments into `optimizer`."""
+        tensors = _load(self.path / "optim.safetensors")
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, field = name.split("/")
+            state.setdefault(int(number), {})[field] = tensor
+        whole = optimizer.state_dict()
+        optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        for parameter, fields in optimizer.state.items():
+            for field, value in fields.items():
+                # The update walks over both in memory order, and files hold every tensor in the plain one.
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    fields[field] = torch.empty_like(parameter).copy_(value)
+
+
+def save(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> Checkpoint:
+    """Write ``folder/step-XXXXXXXX``, whole and durable or not at all.
+
+    Raises
+    ------
+    OSError
+        The disk is full or not writable; what was there before is untouched, and no temporary folder stays.
+    """
+    final = folder / checkpoint_name(step)
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.mkdir()
+        _save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
+        _save_tensors(temporary / "optim.safetensors", dict(_optimizer_tensors(optimizer)))
+        state = {"format": FORMAT, "version": VERSION, "step": step, **state}
+        _write(temporary / "state.json", json.dumps(state, indent=1).encode())
+        files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+        _write(temporary / MANIFEST, json.dumps(files, indent=1).encode())
+        fsync_folder(temporary)
+        if final.exists():  # a damaged one, passed over when the run was resumed
+            shutil.rmtree(final)
+        temporary.replace(final)
+        fsync_folder(folder)
+    except SafetensorError as error:
+        raise OSError(f"{final}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Checkpoint(final, state)
+
+
+def latest(folder: Path, warn: Callable[[str], None], regular: bool = False) -> Checkpoint | None:
+    """Return the newest checkpoint that verifies, None where there is none at all; `warn` of each damaged one.
+
+    With `regular` one that only a signal or --stop-after caused is passed over, if there is another.
+
+    Raises
+    ------
+    CheckpointError
+        There are checkpoints, and every one is damaged.
+    """
+    found, spare = _found(folder), None
+    for path in found:
+        try:
+            whole = verify(path)
+        except CheckpointError as error:
+            warn(str(error))
+            continue
+        if not regular or whole.state.get("regular", True):
+            return whole
+        spare = spare or whole
+    if spare is not None:
+        return spare
+    if found:
+        raise CheckpointError(
+            f"{folder}: all {len(found)} checkpoints are damaged. Restore one, or begin anew in another --run-dir"
+        )
+    return None
+
+
+def verify(path: Path) -> Checkpoint:
+    """Check every file of one checkpoint against its MANIFEST.json.
+
+    Raises
+    ------
+    CheckpointError
+        Something is missing, cut or flipped, or it is of another version.
+    """
+    try:
+        files = json.loads((path / MANIFEST).read_bytes())
+        if missing := {"model.safetensors", "optim.safetensors", "state.json"} - set(files):
+            raise CheckpointError(f"{path}: {MANIFEST} does not list {', '.join(sorted(missing))}")
+        for name, expected in files.items():
+            if _digest(path / name) != expected:
+                raise CheckpointError(f"{path / name}: damaged, its size or sha256 is not the one in {MANIFEST}")
+        state = json.loads((path / "state.json").read_bytes())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
+    if state.get("format") != FORMAT or state.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: format {state.get('format')} version {state.get('version')}, this version reads {FORMAT} {VERSION}"
+        )
+    return Checkpoint(path, state)
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder's name of the checkpoint at `step`."""
+    return f"step-{step:08d}"
+
+
+def prune(folder: Path, newest: int, keep: int, keep_best: bool = False) -> None:
+    """Remove what is no longer wanted: older checkpoints, and what killed processes or damage left.
+
+    Parameters
+    ----------
+    folder : Path
+    newest : int
+        Step of the one just written; those beyond it were found damaged when the run went on before them.
+    keep : int
+        How many to keep, 1 or more.
+    keep_best : bool
+        Keep the one of lowest ``loss`` as well.
+    """
+    paths = [path for path in _found(folder) if path.name <= checkpoint_name(newest)]
+    kept = set(paths[:keep])
+    if keep_best and (champion := best(folder)) is not None:
+        kept.add(champion)
+    for path in [*_found(folder), *folder.glob(".step-*.tmp")]:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def best(folder: Path) -> Path | None:
+    """Return the checkpoint whose ``loss``, the mean training loss since the one before, is lowest.
+
+    Pretraining has no other number: the aim is to notice a run that fell apart, not to select a model.
+    """
+    losses = {path: loss for path in _found(folder) if (loss := _loss(path)) is not None}
+    return min(losses, key=lambda path: losses[path]) if losses else None
+
+
+def estimate_bytes(model: nn.Module, moments: int) -> int:
+    """Return the size that a checkpoint of `model` will have, with `moments` numbers a weight in the optimizer."""
+    weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    state: int = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return state + moments * weights + (64 << 10)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all checkpoints in `folder`."""
+    return sum(path.stat().st_size for path in folder.glob("step-*/*"))
+
+
+def _found(folder: Path) -> list[Path]:
+    # By name, newest first; the names have one width up to 99,999,999 steps.
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _loss(path: Path) -> float | None:
+    try:
+        loss = json.loads((path / "state.json").read_bytes()).get("loss")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return loss if isinstance(loss, float) else None
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for number, fields in optimizer.state_dict()["state"].items():
+        for field, value in fields.items():
+            if value is not None:
+                yield f"{number}/{field}", torch.as_tensor(value)
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file({name: _plain(tensor) for name, tensor in tensors.items()}, path)
+    _fsync(path)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    # safetensors refuses tensors that share memory, as views of one flat tensor do.
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

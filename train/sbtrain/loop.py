@@ -1,0 +1,239 @@
+"""The training loop, top to bottom. Everything about a step is a function of its number, so any run can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sbtrain import checkpoint
+from sbtrain.config import PretrainConfig
+from sbtrain.data import Loader
+from sbtrain.guard import Guard
+from sbtrain.methods import Method
+from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
+from sbtrain.optim import build_optimizer, learning_rate
+from sbtrain.runtime import RunError, Runtime, StopRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """What a run does besides learning; none of it changes the weights."""
+
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl: on CUDA the only ones, besides progress, that wait for the device."""
+    checkpoint_every: int = 1000
+    keep_last: int = 2
+    keep_best: bool = False
+    """Keep the checkpoint of lowest mean training loss as well."""
+    stop_after: int | None = None
+    """End, resumably, when this many steps are done in all."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call of `train` ended."""
+
+    step: int
+    steps: int
+    signal: int | None
+    rollbacks: int = 0
+    """Times that the run went back to a checkpoint in this call."""
+
+    @property
+    def complete(self) -> bool:
+        """True where every step is done."""
+        return self.step == self.steps
+
+
+class Progress(Protocol):
+    """Shows a person how a run goes."""
+
+    def due(self) -> bool:
+        """Return True where something should be shown now."""
+
+    def show(self, line: Line) -> None:
+        """Show it."""
+
+
+def train(
+    config: PretrainConfig,
+    method: Method,
+    loader: Loader,
+    run_dir: Path,
+    runtime: Runtime,
+    habits: Habits,
+    stop: StopRequest,
+    say: Callable[[str], None],
+    progress: Progress,
+    flops: tuple[float | None, float | None] = (None, None),
+) -> Ended:
+    """Train `method` from its newest checkpoint, or from the start, to the end or to a signal.
+
+    Parameters
+    ----------
+    flops : tuple
+        FLOPs of an image, and the device's peak in FLOP/s; for the log alone.
+
+    Raises
+    ------
+    RunError
+        Losses or gradients stay non-finite after every rollback.
+    CheckpointError
+        All checkpoints are damaged.
+    OSError
+        The very first checkpoint cannot be written.
+    """
+    steps = config.epochs * loader.steps_per_epoch
+    folder = run_dir / "checkpoints"
+    nn.Module.to(method, runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(
+        parameters, config.optimizer, config.lr, config.weight_decay, config.momentum, runtime.fused
+    )
+    guard = Guard(method, optimizer, gated=runtime.fused)
+    totals = Totals(runtime.device)
+    watch = Stopwatch(config.batch_size, loader.waiting, runtime.device, *flops)
+    line_mark: list[float] = []  # readings of `totals` at the last line and at the last regular checkpoint
+    save_mark: list[float] = []
+    step = shift = rollbacks = went_back = 0  # batch of step s: number s + shift, as rollbacks skip data
+
+    def save(regular: bool) -> None:
+        nonlocal save_mark, rollbacks
+        loss = None
+        if regular:
+            loss, save_mark = totals.means_since(save_mark).get("loss"), totals.read()
+            if guard.in_row == 0:
+                rollbacks = 0
+        marks = {"names": totals.names, "sums": totals.read(), "line": line_mark, "save": save_mark}
+        state = {
+            "totals": marks, "bad": guard.in_row, "shift": shift, "rollbacks": rollbacks, "loss": loss,
+            "regular": regular,
+        }  # fmt: skip
+        metrics.sync()
+        checkpoint.save(folder, step, method, optimizer, state)
+        checkpoint.prune(folder, step, habits.keep_last, habits.keep_best)
+
+    def try_to_save(regular: bool = True) -> None:
+        try:
+            save(regular)
+        except OSError as error:  # a full disk must not end a run: the older checkpoints are still whole
+            say(f"checkpoint of step {step} was not written: {error}. Training goes on; make room")
+
+    def restore(regular: bool = False) -> int | None:
+        nonlocal line_mark, save_mark, shift, rollbacks
+        found = checkpoint.latest(folder, say, regular)
+        if found is None:
+            return None
+        found.load_model(method)
+        found.load_optimizer(optimizer)
+        state, marks = found.state, found.state["totals"]
+        totals.load(marks["names"], marks["sums"])
+        line_mark, save_mark, shift, rollbacks = marks["line"], marks["save"], state["shift"], state["rollbacks"]
+        guard.in_row = state["bad"]
+        return found.step
+
+    resumed = restore()
+    step = resumed or 0
+    metrics = MetricsFile(run_dir, step, say)
+    if resumed is None:
+        save(regular=True)  # a disk that cannot take it is found out now, and a rollback has somewhere to go
+    else:
+        say(f"going on from step {step} of {steps}")
+    if config.compile:
+        compile_networks(method)
+    saved = step
+    batches = loader.batches(step + shift, steps + shift)
+    method.train()
+    watch.restart()
+    try:
+        while step < steps and stop.signal is None and step != habits.stop_after:
+            # ------------------------------------------------------------------------------------------ one step
+            batch = next(batches)
+            lr = learning_rate(
+                step, steps, loader.steps_per_epoch, config.lr, config.schedule, config.warmup, config.decay
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad(set_to_none=True)
+            guard.keep()
+            losses = []
+            for part in batch.parts(config.accumulate):
+                with runtime.autocast():
+                    loss, logs = method.loss(part)
+                torch.autograd.backward(loss / config.accumulate)
+                losses.append(torch.stack([loss.detach(), *logs.values()]))
+            mean = torch.stack(losses).mean(0)
+            finite = torch.isfinite(gradient_norm(parameters, config.clip)) & torch.isfinite(mean[0])
+            guard.step(finite)
+            totals.add(["loss", *logs], mean, finite)
+            watch.tick()
+            step += 1
+            # ------------------------------------------------------------------------ once in a while: the rest
+            if step % config.bad_steps == 0 and guard.in_row >= config.bad_steps:
+                bad, where = guard.in_row, step
+                rolled, skipped = rollbacks + 1, shift
+                step = restore(regular=True) or 0
+                if rolled > config.rollbacks:
+                    raise RunError(_given_up(where, bad, config.rollbacks, folder))
+                # Another stretch of data: with the same one it would happen again, for ever.
+                rollbacks, shift, guard.in_row = rolled, skipped + where - step, 0
+                went_back += 1
+                say(
+                    f"step {where}: {bad} steps in a row were not finite. Back to step {step}, passing over "
+                    f"{where - step} batches (rollback {rolled} of {config.rollbacks})"
+                )
+                batches.close()
+                batches = loader.batches(step + shift, steps + shift)
+                metrics.cut(step)
+                watch.restart()
+                saved = step
+                continue
+            if step % habits.log_every == 0 or step == steps:
+                line = _line(step, steps, lr, loader, totals, line_mark, watch)
+                line_mark = totals.read()
+                metrics.append(line)
+                progress.show(line)
+                watch.restart()
+            elif progress.due():
+                progress.show(_line(step, steps, lr, loader, totals, line_mark, watch))
+            if step % habits.checkpoint_every == 0 or step == steps:
+                try_to_save()
+                saved = step
+        if saved != step:
+            try_to_save(regular=False)
+    finally:
+        batches.close()
+        metrics.close()
+    return Ended(step, steps, stop.signal, went_back)
+
+
+def gradient_norm(parameters: list[nn.Parameter], clip: float) -> Tensor:
+    """Return the norm of all gradients together, and scale them down to `clip` if that is not 0."""
+    return torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+
+
+def compile_networks(method: Method) -> None:
+    """Compile every network of `method` in place: the names in its state stay as they are."""
+    for name, child in method.named_children():
+        if name != "inputs":
+            child.compile()
+
+
+def _line(
+    step: int, steps: int, lr: float, loader: Loader, totals: Totals, mark: list[float], watch: Stopwatch
+) -> Line:
+    values = {**totals.means_since(mark), "lr": lr, "epoch": step / loader.steps_per_epoch, "skipped": totals.skipped}
+    return Line(step, steps, loader.batch_size, values, watch.read())
+
+
+def _given_up(step: int, bad: int, rollbacks: int, folder: Path) -> str:
+    return (
+        f"step {step}: {bad} steps in a row had non-finite losses or gradients, also after going back {rollbacks} times "
+        f"and passing over other data each time. Look for damage with --verify; else begin anew with a lower --lr or "
+        f"--clip 1, or remove the newest of {folder} to go on from an older one"
+    )

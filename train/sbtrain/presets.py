@@ -1,0 +1,83 @@
+"""Presets: TOML files of config fields, ``report/...`` what the reports' code did and ``modern/...`` our own recipes."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sbformat.errors import ConfigError
+from sbformat.schema import COLORSPACES
+from sbtrain.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Fields of a config, and what goes with them."""
+
+    name: str
+    about: str
+    """What it is, with the published number."""
+    colorspace: str | None
+    fields: dict[str, Any]
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The fields over the defaults."""
+        return PretrainConfig.from_json(self.fields)
+
+
+def preset_names() -> list[str]:
+    """Return the names that ``--preset`` takes, such as ``report/simplenet-lab``."""
+    root = resources.files("sbtrain") / "presets"
+    return sorted(
+        f"{group.name}/{file.name.removesuffix('.toml')}"
+        for group in root.iterdir()
+        if group.is_dir()
+        for file in group.iterdir()
+        if file.name.endswith(".toml")
+    )
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name, or one of your own by the path of its TOML file.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset, or it has a field or a value that does not exist.
+    """
+    if name.endswith(".toml"):
+        text = _own_file(Path(name))
+    elif name in preset_names():
+        text = (resources.files("sbtrain") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        close = get_close_matches(name, preset_names(), 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"no preset {name!r}: {hint}sbtrain presets lists them")
+    try:
+        data = tomllib.loads(text)
+        about, colorspace = data.pop("about", ""), data.pop("colorspace", None)
+        if colorspace not in (None, *COLORSPACES):
+            raise ConfigError(f"colorspace {colorspace!r}, expected one of {', '.join(COLORSPACES)}")
+        preset = Preset(name, about, colorspace, data)
+        _ = preset.config
+    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        raise ConfigError(f"preset {name}: {error}") from error
+    return preset
+
+
+def resolve(preset: str | None, overrides: dict[str, Any]) -> tuple[PretrainConfig, Preset | None]:
+    """Return the config of a preset, or of the defaults, with some fields set otherwise."""
+    chosen = None if preset is None else load_preset(preset)
+    return PretrainConfig.from_json({**(chosen.fields if chosen else {}), **overrides}), chosen
+
+
+def _own_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"preset {path}: cannot be read ({error})") from error

@@ -1,0 +1,171 @@
+"""``sbtrain pretrain`` and ``sbtrain presets``: parse, one call, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from sbformat.schema import COLORSPACES, SPLITS
+from sbtrain.config import PretrainConfig
+from sbtrain.data import Cache
+from sbtrain.loop import Ended, Habits
+from sbtrain.presets import load_preset, preset_names, resolve
+from sbtrain.pretrain import Request, dry_run, pretrain
+from sbtrain.progress import ProgressPrinter
+from sbtrain.runtime import EXIT_REQUEUE, StopRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_INTERRUPTED = 130
+
+#: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
+FIELD_HELP = {
+    "method": "Predict the other channels' bins, or denoise.",
+    "network": "simplenet, resnet18, resnet18-head, fc-alexnet, split-alexnet; denoising: autoencoder, autoencoder-5, "
+    "either with -bn.",
+    "split": "Images to learn from.",
+    "input": "Show the network the stored levels, or those decoded back to Lab.",
+    "normalize": "Inputs to [0, 1] by the fixed range, or to mean 0 and deviation 1 over the split.",
+    "loss": "split_brain: classify each cell's bin, or regress its mean.",
+    "noise": "denoising: kind of noise.",
+    "noise_level": "denoising: share of values, or the standard deviation.",
+    "reconstruction": "denoising: Bernoulli cross-entropy or squared error.",
+    "epochs": "Passes over the split.",
+    "batch_size": "Images of a step.",
+    "accumulate": "Micro-batches of a step, for less memory.",
+    "optimizer": "",
+    "lr": "Peak learning rate.",
+    "weight_decay": "",
+    "momentum": "sgd alone.",
+    "schedule": "Learning rate over the steps.",
+    "decay": "epoch-decay: factor after every epoch.",
+    "warmup": "Steps of linear rise before the schedule.",
+    "clip": "Largest norm of the gradient; 0: any.",
+    "shuffle": "exact, or window=K: neighbors K at a time, for disks on which random reads are slow.",
+    "seed": "Of weights, order and noise.",
+    "precision": "auto: bfloat16 where a GPU has it.",
+    "mode": "exact: the same bits again on the same machine; fast: kernels chosen by timing.",
+    "compile": "Compile the networks with torch.compile.",
+    "limit": "Use this many images; 0: all.",
+    "bad_steps": "Non-finite steps in a row after which the run goes back to its newest checkpoint.",
+    "rollbacks": "Times to go back to the same checkpoint before giving up.",
+}
+
+
+def _field_options(function: F) -> F:
+    hints = get_type_hints(PretrainConfig)
+    for field in reversed(fields(PretrainConfig)):
+        flag, hint = "--" + field.name.replace("_", "-"), hints[field.name]
+        text = FIELD_HELP[field.name] + ("" if field.name == "compile" else f"  [{field.default}]")
+        settings: dict[str, Any] = {"type": hint}
+        if field.name == "split":
+            settings = {"type": click.Choice(SPLITS)}
+        elif get_origin(hint) is Literal:
+            settings = {"type": click.Choice(get_args(hint))}
+        elif hint is bool:
+            flag, settings = f"{flag}/--no-{field.name}", {}
+        function = click.option(flag, field.name, default=None, help=text.strip(), **settings)(function)
+    return function
+
+
+@click.command("pretrain")
+@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@click.option("--colorspace", type=click.Choice(COLORSPACES), help="Which one, where the folder holds several.")
+@click.option("--preset", help="Begin with these values (sbtrain presets lists them), or with those of a TOML file.")
+@_field_options
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run; by default runs/NAME.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--cache",
+    type=click.Choice(get_args(Cache)),
+    default="auto",
+    show_default=True,
+    help="Where images wait: device memory, host memory, or their files. The batches are the same.",
+)
+@click.option("--verify", is_flag=True, help="Compare every byte with the manifest's checksums before the first step.")
+@click.option("--checkpoint-every", type=click.IntRange(1), default=1000, show_default=True, metavar="STEPS")
+@click.option("--keep-last", type=click.IntRange(1), default=2, show_default=True, help="Newest checkpoints to keep.")
+@click.option("--keep-best", is_flag=True, help="Keep the one of lowest mean training loss as well.")
+@click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, metavar="STEPS")
+@click.option("--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; the same command goes on.")
+@click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")
+def pretrain_command(dry: bool, **options: Any) -> None:
+    """Pretrain a network on shards; the same command goes on where an earlier one stopped.
+
+    \b
+    Exit codes:
+      0    done, or stopped where --stop-after says
+      1    failed; the message says what to do
+      2    an option is wrong
+      75   SIGTERM, SIGUSR1 or SIGUSR2 came: saved, run the same command again
+      130  Ctrl-C: saved; a second one ends at once without saving
+
+    \b
+    Example:
+        sbtrain pretrain --shards data_cache --preset modern/simplenet --colorspace lab
+    """  # noqa: D301
+    request = _request(options)
+    stop = StopRequest()
+    with stop.listening(), ProgressPrinter() as progress:
+        if dry:
+            lines = dry_run(request, stop, progress.say, progress)
+            progress.say("")
+            click.echo("\n".join(lines))
+            return
+        try:
+            run_dir, ended = pretrain(request, stop, progress.say, progress)
+        except KeyboardInterrupt:
+            progress.say(
+                "Interrupted at once: steps since the last checkpoint are lost, the same command does them again"
+            )
+            sys.exit(EXIT_INTERRUPTED)
+    _conclude(run_dir, ended)
+
+
+def _conclude(run_dir: Path, ended: Ended) -> None:
+    if ended.complete:
+        click.echo(f"{run_dir}: all {ended.steps:,} steps are done")
+        return
+    click.echo(f"{run_dir}: step {ended.step:,} of {ended.steps:,} is saved. Run the same command again to go on")
+    if ended.signal is not None:
+        sys.exit(EXIT_INTERRUPTED if ended.signal == signal.SIGINT else EXIT_REQUEUE)
+
+
+def _request(options: dict[str, Any]) -> Request:
+    given = {field.name: options.pop(field.name) for field in fields(PretrainConfig)}
+    config, preset = resolve(options["preset"], {name: value for name, value in given.items() if value is not None})
+    habits = Habits(**{field.name: options.pop(field.name) for field in fields(Habits)})
+    options["colorspace"] = options["colorspace"] or (preset.colorspace if preset else None)
+    return Request(config=config, habits=habits, **options)
+
+
+@click.command("presets")
+@click.argument("name", required=False)
+def presets_command(name: str | None) -> None:
+    """List presets, or print every field of one.
+
+    \b
+    Example:
+        sbtrain presets report/resnet18-rescaled_lab
+    """  # noqa: D301
+    if name is None:
+        width = max(map(len, preset_names()))
+        for each in preset_names():
+            click.echo(f"{each:{width}}  {load_preset(each).about}")
+        return
+    preset = load_preset(name)
+    click.echo(f"# {preset.about}")
+    if preset.colorspace:
+        click.echo(f'colorspace = "{preset.colorspace}"')
+    for field, value in preset.config.to_json().items():
+        click.echo(f"{field} = {_toml(value)}")
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,141 @@
+"""A run folder: what was asked for, written down once, so that the same command goes on and no other one can.
+
+config.json  metrics.jsonl  events.out.tfevents.0.sbtrain  checkpoints/step-00001234/  results/pretrain.json
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sbformat
+from sbformat.errors import SplitbrainError
+from sbformat.manifest import Manifest, json_digest, write_atomically
+from sbtrain.config import PretrainConfig
+from sbtrain.runtime import RunError
+
+CONFIG_NAME = "config.json"
+FORMAT = "sbtrain-run"
+VERSION = 1
+
+
+def data_record(manifest: Manifest, split: str) -> dict[str, Any]:
+    """Return what tells one prepared split from another; its digest covers every byte of every shard."""
+    shards = [(shard.name, shard.count, shard.xxh3_128) for shard in manifest.splits[split].shards]
+    about = {
+        "colorspace": manifest.colorspace,
+        "image_size": manifest.image_size,
+        "target": manifest.target.to_json(),
+        "images": manifest.splits[split].images,
+    }
+    return {**about, "digest": json_digest({**about, "recipe": manifest.recipe, "shards": shards})}
+
+
+def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset: str | None) -> bool:
+    """Begin a run in `run_dir`, or check that the one there is the same.
+
+    Returns
+    -------
+    bool
+        True where a run was there.
+
+    Raises
+    ------
+    RunError
+        There is another run, or the folder's config.json is missing or damaged. Nothing was changed.
+    """
+    path = run_dir / CONFIG_NAME
+    if not path.exists():
+        if any(run_dir.glob("checkpoints/step-*")):
+            raise RunError(f"{run_dir} has checkpoints but no {CONFIG_NAME}. Restore it, or use another --run-dir")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(_record(config, data, preset), indent=1) + "\n").encode())
+        return False
+    there = read_run(run_dir)
+    lines = _differences(there["config"], config.to_json()) + _differences(there["data"], data, "data ")
+    if lines:
+        shown = "\n".join(f"  {line}" for line in lines)
+        raise RunError(f"{run_dir} holds another run:\n{shown}\nUse its values to go on, or another --run-dir")
+    return True
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Return the content of config.json.
+
+    Raises
+    ------
+    RunError
+        It is missing, damaged, or of another version.
+    """
+    path = run_dir / CONFIG_NAME
+    try:
+        record = json.loads(path.read_bytes())
+        if record["format"] != FORMAT or record["version"] != VERSION:
+            raise RunError(
+                f"{path}: format {record['format']} version {record['version']}, this version reads {FORMAT} {VERSION}"
+            )
+        if not isinstance(record["config"], dict) or not isinstance(record["data"], dict):
+            raise TypeError("config and data are no objects")
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing. Give the folder of a run: sbtrain pretrain --run-dir {run_dir}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not the config of a run ({error}). Restore it, or use another --run-dir") from error
+    return dict(record)
+
+
+def read_config(run_dir: Path) -> PretrainConfig:
+    """Return the config of the run in `run_dir`."""
+    try:
+        return PretrainConfig.from_json(read_run(run_dir)["config"])
+    except RunError:
+        raise
+    except SplitbrainError as error:
+        raise RunError(f"{run_dir / CONFIG_NAME}: {error}. Was it written by another version?") from error
+
+
+def write_result(run_dir: Path, name: str, result: dict[str, Any]) -> Path:
+    """Put ``results/<name>.json`` into the folder."""
+    path = run_dir / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    return path
+
+
+def _record(config: PretrainConfig, data: dict[str, Any], preset: str | None) -> dict[str, Any]:
+    # No host, user, path or time: a run folder can be given away.
+    versions = {
+        "sbtrain": sbformat.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": "pretrain",
+        "preset": preset,
+        "config": config.to_json(),
+        "data": data,
+        "versions": versions,
+    }
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name in sorted(set(there) | set(here)):
+        old, new = there.get(name, "(none)"), here.get(name, "(none)")
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"{prefix}{name}: {_short(old)} in the run, {_short(new)} now")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:16] + "…" if len(text) > 40 else text

@@ -1,0 +1,154 @@
+"""The machine under a run: device, precision, determinism, signals, and one process a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from sbformat.errors import ConfigError, SplitbrainError
+
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+class RunError(SplitbrainError):
+    """A run cannot begin or go on."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how tensors are computed."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of autocast: bfloat16, or float32 for none."""
+
+    @property
+    def fused(self) -> bool:
+        """True where optimizers have a fused update."""
+        return self.device.type in ("cuda", "cpu")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def describe(self) -> str:
+        """Return device and precision in words."""
+        where = self.name if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        return f"{where}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
+    """Choose device and precision, seed torch and set its determinism.
+
+    Raises
+    ------
+    ConfigError
+        No such device, CUDA was asked for and is not there, or it has no bfloat16.
+    """
+    chosen = _device(device)
+    exact = mode == "exact"
+    if exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(exact, warn_only=True)
+    # Nothing here reads memory before writing it; filling each new tensor would cost a pass over it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
+    torch.backends.cudnn.benchmark = not exact
+    torch.manual_seed(seed)
+    bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bfloat16" and chosen.type == "cuda" and not bf16:
+        raise ConfigError(f"precision bfloat16, but {torch.cuda.get_device_name(chosen)} has none. Use float32")
+    if precision == "auto":
+        return Runtime(chosen, torch.bfloat16 if bf16 else torch.float32)
+    return Runtime(chosen, getattr(torch, precision))
+
+
+def _device(text: str) -> torch.device:
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu|cuda(:\d+)?", text) is None:
+        raise ConfigError(f"device {text!r}, expected auto, cpu, cuda or cuda:N")
+    device = torch.device(text)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (device.index or 0):
+            raise ConfigError(
+                f"device {text}, but torch {torch.__version__} sees {count} CUDA devices. Use --device cpu"
+            )
+        torch.cuda.set_device(device)
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+class StopRequest:
+    """Set by the first signal; the loop looks at a step's border. A second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Listen while a run lasts; afterwards signals do what they did before."""
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextlib.contextmanager
+def only_one(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder for this process.
+
+    Raises
+    ------
+    RunError
+        Another process trains there.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            raise RunError(
+                f"{run_dir}: process {holder} is training there. Wait for it or end it, or use another --run-dir"
+            ) from None
+        except OSError as error:
+            raise RunError(
+                f"{run_dir}: this file system cannot lock ({error.strerror}). Use another --run-dir"
+            ) from error
+        # The lock ends with its process, however that ends; the text is for people only.
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
