@@ -1,5 +1,6 @@
 """Small image sets, builds of them, and what they leave on disk."""
 
+import copy
 import hashlib
 import os
 import resource
@@ -27,6 +28,37 @@ CLASSES = ("cat", "dog", "eel")
 
 #: As command line options, what `small_config` sets.
 SMALL_OPTIONS = ("--image-size", "16", "--target-size", "4", "--images-per-shard", "16")
+
+
+#: The first line of a journal, as `Plan.header` makes it.
+HEADER: dict[str, Any] = {
+    "colorspace": "lab",
+    "recipe": {"seed": 0, "image_size": 96, "target": {"size": 12, "dual": 10}},
+    "provenance": {"software": {"opencv": "5.0", "h5py": "3.16"}},
+    "sources": {
+        "train": {
+            "kind": "folder",
+            "option": "source",
+            "path": "photos",
+            "listed": 40,
+            "fingerprint": "0123456789abcdef",
+            "dates": "fedcba9876",
+        }
+    },
+    "label_names": ["cat", "dog"],
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return the header with one field changed, named like ``recipe__seed``."""
+    header = copy.deepcopy(HEADER)
+    for name, value in changes.items():
+        *outer, last = name.split("__")
+        place = header
+        for key in outer:
+            place = place[key]
+        place[last] = value
+    return header
 
 
 def pixels_of(name: str, size: int = 16) -> NDArray[np.uint8]:

@@ -15,13 +15,14 @@ FORBIDDEN = {"sbformat": {"sbprep", "sbtrain"}, "sbprep": {"sbtrain"}, "sbtrain"
 DOORS = {
     "numba": {"sbprep._kernels"},
     "cv2": {"sbprep.decode", "sbprep.bench"},
+    "simplejpeg": {"sbprep.decode", "sbprep.bench"},
     "joblib": {"sbprep.pipeline", "sbprep.bench"},
-    "h5py": {"sbprep.writer", "sbprep.sources.arrays", "sbprep.bench"},
+    "h5py": {"sbprep.writer", "sbprep.sources.hdf5", "sbprep.bench"},
     "PIL": {"sbprep.bench", "sbprep.published"},
     "skimage": {"sbprep.bench", "sbprep.published"},
     "torch": set(),
 }
-LEAN = ("numba", "cv2", "joblib", "sbprep")
+LEAN = ("numba", "cv2", "simplejpeg", "joblib", "sbprep")
 
 
 @cache

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sbformat.absent import absent
+from sbformat.durable import fsync_folder, write_atomically
 from sbformat.errors import ConfigError, ManifestError, SchemaVersionError
+from sbformat.records import CHECKSUM_HEX, ChunkTable, ShardRecord
 from sbformat.schema import (
     COLORSPACES,
     FORMAT_NAME,
@@ -31,99 +29,26 @@ from sbformat.schema import (
     shard_datasets,
 )
 
+__all__ = [
+    "CHECKSUM_HEX",
+    "MANIFEST_NAME",
+    "REJECTS_NAME",
+    "SOURCES_NAME",
+    "ChunkTable",
+    "Manifest",
+    "ShardRecord",
+    "SplitManifest",
+    "check_schema",
+    "fsync_folder",
+    "json_digest",
+    "open_manifest",
+    "prepared_colorspaces",
+    "write_atomically",
+]
+
 MANIFEST_NAME = "manifest.json"
-CHECKSUM_HEX = 16  # digits of one xxh3_64
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkTable:
-    """Where the chunks of one dataset lie in the shard file, and their checksums.
-
-    Every chunk holds `rows` rows (the last one padded with zeros). Uncompressed chunks have one size and lie
-    `stride` bytes apart; compressed ones have `offsets` and `sizes` of their own.
-    """
-
-    rows: int
-    checksums: str
-    """xxh3_64 of each chunk's bytes as they lie in the file, 16 hexadecimal digits each."""
-    offset: int = 0
-    stride: int = 0
-    offsets: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
-
-    @property
-    def compressed(self) -> bool:
-        """True where chunks have sizes of their own."""
-        return bool(self.sizes)
-
-    def __len__(self) -> int:
-        return len(self.checksums) // CHECKSUM_HEX
-
-    def checksum(self, chunk: int) -> str:
-        """Return the 16 hexadecimal digits of one chunk."""
-        return self.checksums[chunk * CHECKSUM_HEX : (chunk + 1) * CHECKSUM_HEX]
-
-    def extent(self, chunk: int, row_bytes: int) -> tuple[int, int]:
-        """Return (offset, bytes) of one chunk in the file."""
-        if self.compressed:
-            return self.offsets[chunk], self.sizes[chunk]
-        return self.offset + chunk * self.stride, self.rows * row_bytes
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that say something, as JSON values."""
-        place: dict[str, Any] = (
-            {"offsets": list(self.offsets), "sizes": list(self.sizes)}
-            if self.compressed
-            else {"offset": self.offset, "stride": self.stride}
-        )
-        return {"rows": self.rows, **place, "xxh3_64": self.checksums}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ChunkTable:
-        """Inverse of `to_json`."""
-        return cls(
-            rows=data["rows"],
-            checksums=data["xxh3_64"],
-            offset=data.get("offset", 0),
-            stride=data.get("stride", 0),
-            offsets=tuple(data.get("offsets", ())),
-            sizes=tuple(data.get("sizes", ())),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """One shard file: name, images, size, digest and chunk tables.
-
-    A slice of which no image survived has `count` 0 and no file.
-    """
-
-    name: str
-    count: int
-    bytes: int
-    xxh3_128: str
-    """Of the whole file: finds damage outside the chunks as well."""
-    datasets: dict[str, Any]
-    """Dataset name -> `ChunkTable` as JSON: parsed by `chunks` when a shard is opened, as a manifest may hold 100,000."""
-
-    def chunks(self, dataset: str) -> ChunkTable:
-        """Return the chunk table of one dataset."""
-        return ChunkTable.from_json(self.datasets[dataset])
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {
-            "name": self.name,
-            "count": self.count,
-            "bytes": self.bytes,
-            "xxh3_128": self.xxh3_128,
-            "datasets": self.datasets,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ShardRecord:
-        """Inverse of `to_json`."""
-        return cls(data["name"], data["count"], data["bytes"], data["xxh3_128"], data["datasets"])
+SOURCES_NAME = "sources.txt"
+REJECTS_NAME = "rejects.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,60 +197,19 @@ def open_manifest(root: Path, colorspace: str | None = None) -> Manifest:
     if (root / MANIFEST_NAME).is_file():
         manifest = Manifest.read(root)
         if colorspace not in (None, manifest.colorspace):
-            raise ManifestError(_other_colorspace(root, manifest.colorspace, colorspace))
+            raise absent(root, [manifest.colorspace], colorspace)
         return manifest
     found = prepared_colorspaces(root)
-    if not found:
-        raise ManifestError(
-            f"{root}: no prepared shards here (no {MANIFEST_NAME}). Build them: sbprep build --out {root} --colorspace lab"
-        )
     if colorspace is None and len(found) > 1:
         raise ManifestError(f"{root} holds {', '.join(found)}: choose one with --colorspace")
-    chosen = colorspace or found[0]
-    if chosen not in found:
-        raise ManifestError(_other_colorspace(root, ", ".join(found), chosen))
-    return Manifest.read(root / chosen)
+    if not found or colorspace not in (None, *found):
+        raise absent(root, found, colorspace)
+    return Manifest.read(root / (colorspace or found[0]))
 
 
 def prepared_colorspaces(root: Path) -> list[Colorspace]:
     """Return the color spaces that have a manifest under `root`."""
     return [name for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
-
-
-def merge_shards(shards: Sequence[tuple[int, ShardRecord]], expected: int, where: str) -> tuple[ShardRecord, ...]:
-    """Order the records of one split by shard number and check that each of `expected` is there once.
-
-    Raises
-    ------
-    ManifestError
-        A shard is missing, or two records of it disagree.
-    """
-    by_number: dict[int, ShardRecord] = {}
-    for number, record in shards:
-        if by_number.setdefault(number, record) != record:
-            raise ManifestError(
-                f"{where}: shard {number} was built twice with different content. Were the sources changed in between? "
-                f"Build again with --overwrite"
-            )
-    missing = [number for number in range(expected) if number not in by_number]
-    if missing:
-        shown = ", ".join(str(number) for number in missing[:8]) + (", …" if len(missing) > 8 else "")
-        raise ManifestError(
-            f"{where}: {len(missing)} of {expected} shards are missing (number {shown}). "
-            f"Run the partitions that make them, then sbprep merge again"
-        )
-    return tuple(by_number[number] for number in range(expected))
-
-
-def statistics_from_sums(
-    sums: NDArray[np.int64], square_sums: NDArray[np.int64], pixels: int
-) -> tuple[list[float], list[float]]:
-    """Return (mean, std) of each channel in stored units 0…255, from exact integer sums over `pixels` values each."""
-    mean = [int(total) / pixels for total in sums]
-    variance = [
-        (int(squares) * pixels - int(total) ** 2) / pixels**2 for total, squares in zip(sums, square_sums, strict=True)
-    ]
-    return mean, [value**0.5 for value in variance]
 
 
 def json_digest(data: dict[str, Any]) -> str:
@@ -343,33 +227,6 @@ def check_schema(data: dict[str, Any], path: Path) -> None:
             f"{path}: schema {data.get('schema')}, this version reads {SCHEMA_VERSION}. "
             f"Install the version that wrote it, or build again with --overwrite"
         )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`: whole and durable, or untouched."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _other_colorspace(root: Path, found: str, asked: str | None) -> str:
-    return f"{root} holds {found}, {asked} was asked for. Build it too: sbprep build --colorspace {asked}"
 
 
 def _load_json(path: Path) -> dict[str, Any]:

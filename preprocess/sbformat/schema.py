@@ -9,13 +9,13 @@ Axes: N images, 3 channels, S x S pixels, t x t target cells. The *single* chann
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbformat.errors import ConfigError
+from sbformat.zhang import ZHANG_DUAL_BINS, ZHANG_SINGLE_BINS, zhang_centers, zhang_from_ab
 
 SCHEMA_VERSION = 1
 FORMAT_NAME = "splitbrain-shards"
@@ -48,15 +48,6 @@ RGB_RANGE = ((0.0, 255.0),) * 3
 STORED_SCALE: dict[str, tuple[float, float, float]] = {"rgb": (1.0, 1.0, 1.0), "lab": (2.55, 1.0, 1.0)}
 STORED_OFFSET: dict[str, tuple[float, float, float]] = {"rgb": (0.0, 0.0, 0.0), "lab": (0.0, 128.0, 128.0)}
 
-#: In-gamut ab cells of R. Zhang, P. Isola and A. Efros, "Colorful Image Colorization" (ECCV 2016), section 2: centers
-#: on a grid of step 10. For a = -90, -80 ... 100 the lowest and highest b; 313 cells, numbered by a, then by b.
-ZHANG_STEP = 10
-_ZHANG_B_SPAN = (
-    (50, 90), (20, 90), (0, 90), (-20, 90), (-30, 100), (-40, 100), (-50, 100), (-50, 100), (-60, 100), (-70, 100),
-    (-80, 90), (-80, 90), (-90, 90), (-100, 90), (-100, 80), (-110, 80), (-110, 80), (-110, 70), (-110, 70), (-90, 0),
-)  # fmt: skip
-ZHANG_DUAL_BINS = 313
-ZHANG_SINGLE_BINS = 50
 _ZHANG_L_RANGE = np.array([0.0, 100.0], np.float32)
 
 
@@ -206,7 +197,7 @@ def bins_from_values(
     """
     if target.bins == "zhang":
         single = _uniform_bins(values[:, 0], _ZHANG_L_RANGE, ZHANG_SINGLE_BINS)
-        dual = _zhang_from_ab(values[:, 1], values[:, 2])
+        dual = zhang_from_ab(values[:, 1], values[:, 2])
     else:
         single = _uniform_bins(values[:, 0], value_range[..., 0, :], target.single)
         first = _uniform_bins(values[:, 1], value_range[..., 1, :], target.dual)
@@ -267,38 +258,6 @@ def values_from_image(
     scale = np.array(STORED_SCALE[colorspace], np.float32)[:, None, None]
     offset = np.array(STORED_OFFSET[colorspace], np.float32)[:, None, None]
     return (image.astype(np.float32) - offset) / scale
-
-
-@cache
-def zhang_centers() -> NDArray[np.float32]:
-    """Centers of the 313 in-gamut ab bins: float32 (313, 2), a and b, read-only."""
-    centers = [
-        (-90 + ZHANG_STEP * i, b)
-        for i, (lowest, highest) in enumerate(_ZHANG_B_SPAN)
-        for b in range(lowest, highest + 1, ZHANG_STEP)
-    ]
-    table = np.array(centers, dtype=np.float32)
-    table.flags.writeable = False
-    return table
-
-
-@cache
-def _zhang_grid() -> NDArray[np.int64]:
-    # Grid cell (a / 10 + 12, b / 10 + 12) -> bin. A cell outside the list goes to its nearest member, of several as
-    # near to the first: the mean of in-gamut colors can leave the gamut where that is not convex.
-    side = np.arange(-120, 121, ZHANG_STEP)
-    cells = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1)
-    distance = ((cells[:, :, None, :] - zhang_centers().astype(np.int64)) ** 2).sum(axis=-1)
-    grid: NDArray[np.int64] = distance.argmin(axis=-1)
-    return grid
-
-
-def _zhang_from_ab(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
-    row, column = (
-        np.clip(np.floor(v / np.float32(ZHANG_STEP) + np.float32(0.5)), -12, 12).astype(np.int64) + 12 for v in (a, b)
-    )
-    bins: NDArray[np.int64] = _zhang_grid()[row, column]
-    return bins
 
 
 def _uniform_bins(values: NDArray[np.float32], ends: NDArray[np.float32], n: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Numba kernels: sRGB to Lab, extremes, area means, planar uint8. The only module that imports Numba.
 
-A kernel gets every array it reads or writes, checks nothing, allocates nothing and has no defaults; its wrapper in
-`color`, `encode` or `areas` does that. Loops run over contiguous rows without a reduction inside, so that LLVM
+A kernel gets every array it reads or writes, checks nothing, allocates nothing and has no defaults; `convert` and
+`decode` do that. Loops run over contiguous rows without a reduction inside, so that LLVM
 vectorizes them without fast-math: sums keep one order and nothing is fused, hence every x86-64 or Arm build gives
 the same bytes. ``error_model="numpy"`` matters: Python's check for division by zero is a branch that stops the
 vectorizer (98 -> 12 us an image of 96 x 96, docs/benchmarks.md).
@@ -11,6 +11,7 @@ Axes: S x S pixels, t x t target cells, 3 channels. Each kernel has a plain twin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -23,9 +24,12 @@ from sbformat.colorimetry import D65_WHITE, EPSILON, KAPPA, XYZ_FROM_RGB
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+# Constants of another module are compiled in, but Numba's cache is renewed when this file changes: names carry them.
+_CONSTANTS = hashlib.sha256(np.concatenate([XYZ_FROM_RGB, D65_WHITE, EPSILON, KAPPA], axis=None).tobytes()).hexdigest()
 
 
 def _kernel(function: F) -> F:
+    function.__qualname__ += f"_{_CONSTANTS[:8]}"
     try:
         return cast(F, njit(nogil=True, error_model="numpy", cache=True)(function))
     except RuntimeError:  # no folder may be written for the cache (read-only image, no home): compile at each start
@@ -137,6 +141,29 @@ def encode(channel: Floats, low: Any, scale: Any, stored: Bytes) -> tuple[int, i
             total += int(level)
             squares += int(level * level)
     return total, squares
+
+
+@_kernel
+def uniform_bins(
+    means: Floats, ranges: Floats, single: int, dual: int, target_single: NDArray[Any], target_dual: NDArray[Any]
+) -> None:
+    """Means (N, 3, t, t), ranges (N or 1, 3, 2) -> target_single, target_dual (N, t, t), u1 or u2."""
+    for n in range(means.shape[0]):
+        r = n if ranges.shape[0] > 1 else 0
+        for i in range(means.shape[2]):
+            for j in range(means.shape[3]):
+                target_single[n, i, j] = _bin(means[n, 0, i, j], ranges[r, 0, 0], ranges[r, 0, 1], single)
+                first = _bin(means[n, 1, i, j], ranges[r, 1, 0], ranges[r, 1, 1], dual)
+                second = _bin(means[n, 2, i, j], ranges[r, 2, 0], ranges[r, 2, 1], dual)
+                target_dual[n, i, j] = first * dual + second
+
+
+@_kernel
+def _bin(value: Any, low: Any, high: Any, count: int) -> int:
+    """Equal bins of low...high, in the order of operations of `sbformat.schema.bins_from_values`."""
+    if not (high > low and value > low):
+        return 0
+    return min(int((value - low) / (high - low) * _f4(count)), count - 1)
 
 
 @_kernel

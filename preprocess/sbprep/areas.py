@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sbprep._kernels import area_resize
+
 
 @lru_cache(maxsize=1024)
 def area_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -50,6 +52,38 @@ def area_overlaps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
     pixel = (first[:, None] + np.arange(k)) * target
     overlaps = np.minimum(pixel + target, start[:, None] + source) - np.maximum(pixel, start[:, None])
     return _frozen(first), _frozen(np.maximum(overlaps, 0))
+
+
+def area_average(image: NDArray[np.uint8], region: tuple[int, int, int, int], size: int) -> NDArray[np.uint8]:
+    """Return the area averages of a region, rounded half up.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+    region : tuple of int
+        Top, left, height and width; neither side shorter than `size`.
+    size : int
+        Side of the result in pixels.
+
+    Returns
+    -------
+    uint8 (size, size, 3)
+    """
+    top, left, height, width = region
+    rows, row_weights = area_overlaps(height, size)
+    columns, column_weights = area_overlaps(width, size)
+    area_resize(
+        np.ascontiguousarray(image).reshape(len(image), -1),
+        left,
+        rows + top,
+        row_weights.astype(np.float64),
+        columns,
+        column_weights.astype(np.float64),
+        float(height * width),
+        np.empty(width * 3, np.float64),
+        out := np.empty((size, size, 3), np.uint8),
+    )
+    return out
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

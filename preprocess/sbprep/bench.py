@@ -10,7 +10,7 @@ Whatever the source, the files measured are 96 x 96 JPEGs: its own where they ar
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import os
 import platform
 import time
@@ -84,6 +84,8 @@ def run(source: Path | None, images: int, workers: int, repeats: int = REPEATS, 
         yield from _conversion(files, lacking, repeats)
         yield from _accuracy(crew, reds)
         jobs = {"decode alone": Job(decode_files, files.paths)}
+        if importlib.util.find_spec("simplejpeg"):
+            jobs["decode alone, libjpeg-turbo"] = Job(decode_files_by_libjpeg_turbo, files.paths)
         if not lacking:
             jobs["published preparation"] = Job(prepare_files, files.paths[:PUBLISHED_IMAGES])
         yield from building(files, crew, jobs, lacking, repeats)
@@ -112,7 +114,7 @@ def _processor() -> str:
 
 def _versions() -> Iterator[str]:
     yield f"OpenCV {importlib.import_module('cv2').__version__}"
-    for name in ("numpy", "numba", "h5py", "joblib", *published.PEERS.values()):
+    for name in ("simplejpeg", "numpy", "numba", "h5py", "joblib", *published.PEERS.values()):
         try:
             yield f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
@@ -165,12 +167,20 @@ def _jpeg_of(item: Item) -> bytes | None:
 
 
 def decode_files(paths: list[str]) -> None:
-    """Read and decode JPEG files, nothing else."""
+    """Read and decode JPEG files by OpenCV, nothing else."""
     cv2 = importlib.import_module("cv2")
     use_one_thread()
     for path in paths:
         with open(path, "rb") as file:  # noqa: PTH123 - a Path would cost this side 2 us
             cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+
+
+def decode_files_by_libjpeg_turbo(paths: list[str]) -> None:
+    """Read and decode JPEG files by the decoder that builds use, nothing else."""
+    simplejpeg = importlib.import_module("simplejpeg")
+    for path in paths:
+        with open(path, "rb") as file:  # noqa: PTH123 - as above
+            simplejpeg.decode_jpeg(file.read())
 
 
 def prepare_files(paths: list[str]) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 import sbformat
-from sbformat.errors import ConfigError, SplitbrainError
-from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbformat.errors import ConfigError, FormatError, SplitbrainError
+from sbformat.manifest import MANIFEST_NAME, Manifest, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
+from sbprep.__main__ import EXIT_INTERRUPTED
 from sbprep.config import Backend, BuildConfig, Resize, partition_from_text, worker_count
 from sbprep.sources import DATASETS
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_DAMAGED = 3
-EXIT_INTERRUPTED = 130
+#: Commands that build: run again they go on.
+BUILDING = ("build", "verify")
 
 
 class _NotMended(click.ClickException):
@@ -44,7 +46,8 @@ class _Commands(click.Group):
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted. Shards already built are kept: run the same command again to go on.", err=True)
+            kept = " Shards already built are kept: run the same command again to go on."
+            click.echo(f"Interrupted.{kept if ctx.invoked_subcommand in BUILDING else ''}", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 
@@ -140,17 +143,24 @@ def main() -> None:
 @click.option("--limit", type=int, help="Keep this many images of each split.")
 @click.option("--on-error", default="skip", show_default=True, help="Rejected images: skip, fail or limit=N.")
 @click.option("--dry-run", is_flag=True, help="List, estimate bytes and time, write nothing.")
-@click.option("--overwrite", is_flag=True, help="Discard what the folder of each color space holds.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Discard what the folder of each color space holds; once begun, the same command goes on.",
+)
 def build(dry_run: bool, **options: Any) -> None:
     """Convert images to verified shards, once; the same command goes on where an earlier one stopped."""
     from sbprep import pipeline, report  # heavy: Numba and OpenCV load only for commands that convert
+    from sbprep.inflight import earlier_death
     from sbprep.plan import make_plan
 
     plan = make_plan(_build_config(options))
     if dry_run:
         click.echo(report.dry_run_text(plan))
         return
-    click.echo(report.plan_text(plan), err=True)
+    for text in (report.plan_text(plan), report.found_text(plan), earlier_death(plan)):
+        if text:
+            click.echo(text, err=True)
     with report.ProgressPrinter() as progress:
         outcome = pipeline.run_plan(plan, progress)
     click.echo(report.outcome_text(outcome, plan))
@@ -175,10 +185,12 @@ def _build_config(options: dict[str, Any]) -> BuildConfig:
 @click.argument("out", type=click.Path(path_type=Path), default="data_cache")
 def merge(out: Path) -> None:
     """Join the partitions of a build into one manifest."""
-    from sbprep import report, store
+    from sbprep import report, seal
 
-    for manifest in store.merge(out):
+    for manifest in (merged := seal.merge(out)):
         click.echo(report.manifest_text(manifest))
+    if not merged:
+        click.echo(f"{out}: nothing to do, already merged: {', '.join(prepared_colorspaces(out))}")
 
 
 @main.command(epilog=_example("sbprep verify data_cache"))
@@ -192,8 +204,16 @@ def verify(root: Path, colorspace: str | None, workers: int, repair: bool) -> No
     from sbprep import verify as verification
 
     left = 0
-    for manifest in _manifests(root, colorspace):
-        damage = report.show_damage(manifest, verification.find_damage(manifest, worker_count(workers)))
+    for place in _places(root, colorspace):
+        try:
+            manifest = open_manifest(*place)
+        except FormatError as error:
+            if not (place[0] / (place[1] or "") / MANIFEST_NAME).is_file():
+                raise
+            click.echo(f"DAMAGED {error}")  # the others are looked at all the same
+            left += 1
+            continue
+        damage = report.show_damage(manifest, verification.find_damage(manifest, worker_count(workers)), repair)
         if damage and repair:
             made = _repair(manifest, damage, workers)
             damage = list(verification.find_damage(manifest, worker_count(workers)))
@@ -214,10 +234,11 @@ def _repair(manifest: Manifest, damage: list[Damage], workers: int) -> int:
         raise _NotMended(f"not mended: {error}") from error
 
 
-def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
-    if colorspace is None and not (root / "manifest.json").is_file() and (found := prepared_colorspaces(root)):
-        return [open_manifest(root, name) for name in found]
-    return [open_manifest(root, colorspace)]
+def _places(root: Path, colorspace: str | None) -> list[tuple[Path, str | None]]:
+    """Return what to open: one color space, or all that are complete in `root`."""
+    if colorspace is None and not (root / MANIFEST_NAME).is_file() and (found := prepared_colorspaces(root)):
+        return [(root, name) for name in found]
+    return [(root, colorspace)]
 
 
 @main.command(epilog=_example("sbprep inspect data_cache --colorspace rescaled_lab --sheet sheet.png"))
@@ -225,18 +246,22 @@ def _manifests(root: Path, colorspace: str | None) -> list[Manifest]:
 @_COLORSPACE
 @click.option("--split", type=_choice(SPLITS), help="Only this split.")
 @click.option(
-    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw a contact sheet into this PNG file."
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw a contact sheet into this PNG file; of several color spaces into NAME-<colorspace>.png each.",
 )
 @click.option("--images", default=8, show_default=True, help="Images on the sheet.")
 def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path | None, images: int) -> None:
     """Print counts, channel statistics and bins in use; draw a contact sheet."""
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"sheet {sheet}, expected a name that ends in .png: contact sheets are PNG files")
     from sbprep import inspect as inspection
 
-    manifests = _manifests(root, colorspace)
-    for manifest in manifests:
+    places = _places(root, colorspace)
+    for manifest in (open_manifest(*place) for place in places):
         click.echo(inspection.summary(manifest, split))
         if sheet is not None:
-            several = len(manifests) > 1
+            several = len(places) > 1
             path = sheet.with_stem(f"{sheet.stem}-{manifest.colorspace}") if several else sheet
             inspection.write_sheet(manifest, split, images, path)
             click.echo(f"  contact sheet: {path}")

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbformat.colorimetry import linear_from_srgb
-from sbformat.schema import STORED_OFFSET, STORED_SCALE, Colorspace, TargetSpec, bins_from_values, fixed_range
+from sbformat.schema import (
+    STORED_OFFSET,
+    STORED_SCALE,
+    Colorspace,
+    TargetSpec,
+    bins_from_values,
+    class_dtype,
+    fixed_range,
+)
 from sbprep import _kernels
 from sbprep.areas import area_weights
 
@@ -78,16 +86,28 @@ def convert(
         _kernels.convert_fixed(
             rgb, _linear_table(), is_lab, low, scale, first, weights, planes, scratch, stored, means, sums
         )
-        single, dual = bins_from_values(means, fixed_range(colorspace), target)
+        single, dual = _targets(means, fixed_range(colorspace), target)
         return Block(image=stored, target_single=single, target_dual=dual, sums=sums)
     ranges = np.empty((images, 3, 2), np.float32)
     span = np.float32(CONSTANT_SPAN)
     _kernels.convert_rescaled(rgb, _linear_table(), span, first, weights, planes, scratch, stored, ranges, means, sums)
     target_range = _target_range(means, target)
-    single, dual = bins_from_values(means, target_range, target)
+    single, dual = _targets(means, target_range, target)
     return Block(
         image=stored, target_single=single, target_dual=dual, image_range=ranges, target_range=target_range, sums=sums
     )
+
+
+def _targets(
+    means: NDArray[np.float32], ranges: NDArray[np.float32], target: TargetSpec
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    if target.bins == "zhang":
+        return bins_from_values(means, ranges, target)
+    shape = (len(means), target.size, target.size)
+    single = np.empty(shape, class_dtype(target.single_classes))
+    dual = np.empty(shape, class_dtype(target.dual_classes))
+    _kernels.uniform_bins(means, ranges.reshape(-1, 3, 2), target.single, target.dual, single, dual)
+    return single, dual
 
 
 def _target_range(means: NDArray[np.float32], target: TargetSpec) -> NDArray[np.float32]:

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sbformat.errors import BuildError, ManifestError, SourceError
+from sbformat.absent import JOURNALS
+from sbformat.errors import BuildError, ManifestError
 from sbformat.manifest import ShardRecord, check_schema, fsync_folder
 from sbformat.schema import FORMAT_NAME, SCHEMA_VERSION
+from sbprep.disk import write_failure
+from sbprep.request import check_same
 
 Key = tuple[str, int]
 Partition = tuple[int, int] | None
@@ -115,10 +118,7 @@ class Journal:
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, size)  # or a line that fits would be joined to the torn one
-            raise BuildError(
-                f"{self.path}: cannot be written ({error.strerror}). Nothing already built is lost: make room, and run "
-                f"the same command again"
-            ) from error
+            raise write_failure(self.path, error) from error
 
 
 def journal_name(partition: Partition) -> str:
@@ -128,7 +128,7 @@ def journal_name(partition: Partition) -> str:
 
 def journal_paths(root: Path) -> list[Path]:
     """Return every journal in a color space's folder."""
-    return sorted(root.glob("journal*.jsonl"))
+    return sorted(root.glob(JOURNALS))
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[ShardResult]]:
@@ -143,46 +143,6 @@ def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[ShardResult]]:
         return header, [ShardResult.from_json(data) for data in rest]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path}: not a readable journal ({error!r}). Begin anew with --overwrite") from error
-
-
-def check_same(found: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
-    """Raise unless the header `found` in `path` says what this build says, naming every field that differs."""
-    sources, now = found.get("sources", {}), asked["sources"]
-    for split in {**sources, **now}:
-        before, after = sources.get(split), now.get(split)
-        if before != after:
-            raise SourceError(
-                f"{path.parent}: the images of split {split} are not the ones that this build was begun with: "
-                f"{_listing_text(before)} then, {_listing_text(after)} now. Restore them, or begin anew with --overwrite"
-            )
-    for part in ("recipe", "provenance"):
-        differ = _differences(found.get(part, {}), asked[part])
-        if differ:
-            raise ManifestError(
-                f"{path.parent} holds a build with other {'options' if part == 'recipe' else 'software'}: "
-                f"{'; '.join(differ)}. Use the same, another --out, or --overwrite to discard it"
-            )
-    if found.get("label_names") != asked["label_names"]:
-        raise ManifestError(f"{path.parent} holds a build with other class names. Use another --out, or --overwrite")
-
-
-def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for name in {**found, **asked}:
-        before, after = found.get(name), asked.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += _differences(before, after, f"{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name} {before!r} there, {after!r} asked for")
-    return lines
-
-
-def _listing_text(source: dict[str, Any] | None) -> str:
-    if source is None:
-        return "none"
-    origin = "the built-in set" if source["option"] is None else f"--{source['option']} {source['path']}"
-    dates = f", dates {source['dates'][:8]}" if "dates" in source else ""
-    return f"{source['listed']:,} images of {origin} (names, sizes and labels {source['fingerprint'][:8]}{dates})"
 
 
 def open_locked(path: Path) -> int:

@@ -7,45 +7,37 @@ a thread, which overlaps with computing. Killed anywhere, the same command goes 
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.parallel import LokyBackend
 
 from sbformat.errors import BuildError
 from sbformat.manifest import Manifest
 from sbformat.schema import Colorspace
 from sbprep.config import BuildConfig
-from sbprep.journal import Key, ShardResult
+from sbprep.disk import check_room
+from sbprep.inflight import death_notice
+from sbprep.journal import Key
 from sbprep.plan import Plan, Unit, group_units, make_plan
-from sbprep.store import Store
-from sbprep.worker import Finished, Output, Task, belong_to, in_flight, run_task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a call of `build` is."""
-
-    images: int
-    """Images listed for the shards made so far in this call."""
-    total: int
-    """Images listed for all the shards to make in this call."""
-    shards: int
-    total_shards: int
-    rejected: int
-    """Images rejected so far, by earlier calls too."""
+from sbprep.progress import Report, Watch
+from sbprep.rejects import RejectCount, check_usable
+from sbprep.signals import signals_deferred
+from sbprep.store import Store, survey
+from sbprep.worker import Finished, Output, Task, belong_to, run_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +48,11 @@ class Outcome:
     """None where other partitions are still to be made and merged."""
     made: int
     """Shards made by this call."""
+    kept: int
+    """Shards that were there already."""
+    restored: list[Path]
+    """Listings of complete sets that were lost or damaged."""
 
-
-Report = Callable[[Progress], None]
 
 #: Finished shards that may wait to be committed.
 MOST_WAITING = 4
@@ -79,61 +73,53 @@ def run_plan(
     plan: Plan, report: Report = lambda progress: None, redo: dict[Colorspace, set[Key]] | None = None
 ) -> Outcome:
     """Build what `plan` lays out; `redo` names shards to make again although they look sound from outside."""
-    redo = redo or {}
+    redo, found = redo or {}, {name: survey(plan, name) for name in plan.config.colorspaces}
+    missing = {name: one.missing | redo.get(name, set()) for name, one in found.items()}
+    check_room(plan, missing, sum(one.freed for one in found.values()))
+    if any(one.discards for one in found.values()):
+        check_usable(plan)  # before a good set goes
     with ExitStack() as stack:
         stores = {
             name: stack.enter_context(closing(Store(plan, name, redo.get(name, ()))))
             for name in plan.config.colorspaces
         }
+        rejects = _count_rejects(plan, stores)
         wanted = [key for key in plan.own_keys() if any(key in store.missing for store in stores.values())]
-        check_room(plan, {name: store.missing for name, store in stores.items()})
         if wanted:
-            _run(plan, stores, [plan.unit(*key) for key in wanted], report)
-        return Outcome(manifests={name: store.finish() for name, store in stores.items()}, made=len(wanted))
-
-
-def check_room(plan: Plan, missing: dict[Colorspace, set[Key]]) -> int:
-    """Return the bytes that the missing shards will take (uncompressed).
-
-    Raises
-    ------
-    BuildError
-        More than the disk has free.
-    """
-    needed = sum(plan.shard_bytes(*key, colorspace) for colorspace, keys in missing.items() for key in keys)
-    place = plan.config.out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free and plan.config.compression == "none":
-        raise BuildError(
-            f"{plan.config.out}: the shards need {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free. "
-            f"Make room, choose another --out, fewer color spaces, or --limit"
+            _run(plan, stores, [plan.unit(*key) for key in wanted], rejects, report)
+        return Outcome(
+            manifests={name: store.finish() for name, store in stores.items()},
+            made=len(wanted),
+            kept=len(plan.own_keys()) - len(wanted),
+            restored=[path for store in stores.values() for path in store.restored],
         )
-    return needed
 
 
-def _run(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit], report: Report) -> None:
-    rejects = _Rejects(plan.config)
+def _count_rejects(plan: Plan, stores: dict[Colorspace, Store]) -> RejectCount:
+    """Count what earlier calls rejected, also where nothing is left to be made."""
+    rejects = RejectCount(plan.config)
     for store in stores.values():
+        if store.manifest is not None:
+            rejects.check(store.manifest)
         for result in store.results.values():
             rejects.add(result)
+    return rejects
+
+
+def _run(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit], rejects: RejectCount, report: Report) -> None:
     sizes = {(unit.split, unit.number): len(unit.rows) for unit in units}
-    progress = Progress(images=0, total=sum(sizes.values()), shards=0, total_shards=len(units), rejected=rejects.total)
-    report(progress)
+    folders = {split: [store.root / split for store in stores.values()] for split in plan.splits}
     commit = partial(_commit, stores, rejects)
-    with closing(_finished(plan, _tasks(plan, stores, units))) as batches, closing(_committed(batches, commit)) as done:
+    with (
+        Watch(report, sizes, folders, rejects.total) as watch,
+        closing(_finished(plan, _tasks(plan, stores, units))) as batches,
+        closing(_committed(batches, commit)) as done,
+    ):
         for keys in done:
-            progress = replace(
-                progress,
-                images=progress.images + sum(sizes[key] for key in keys),
-                shards=progress.shards + len(keys),
-                rejected=rejects.total,
-            )
-            report(progress)
+            watch.made(keys, rejects.total)
 
 
-def _commit(stores: dict[Colorspace, Store], rejects: _Rejects, batch: list[Finished]) -> set[Key]:
+def _commit(stores: dict[Colorspace, Store], rejects: RejectCount, batch: list[Finished]) -> set[Key]:
     for finished in batch:
         rejects.add(finished.result)
         stores[finished.colorspace].add(finished)
@@ -159,28 +145,6 @@ def _committed(
             yield waiting.popleft().result()
     finally:
         thread.shutdown(wait=True, cancel_futures=True)
-
-
-class _Rejects:
-    """Counts rejected images and stops the build where ``--on-error`` says."""
-
-    def __init__(self, config: BuildConfig) -> None:
-        self._config = config
-        self._counts: dict[Key, int] = {}
-
-    @property
-    def total(self) -> int:
-        return sum(self._counts.values())
-
-    def add(self, result: ShardResult) -> None:
-        self._counts[result.key] = len(result.rejects)  # the same in every color space
-        limit = self._config.reject_limit
-        if limit is not None and self.total > limit and result.rejects:
-            last = result.rejects[0]
-            raise BuildError(
-                f"{last['path']}: {last['code']} ({last['detail']}). {self.total} rejected so far, "
-                f"--on-error {self._config.on_error} allows {limit}. Mend or remove it, or use --on-error skip"
-            )
 
 
 def _tasks(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit]) -> list[Task]:
@@ -224,13 +188,16 @@ def _finished(plan: Plan, tasks: list[Task]) -> Generator[list[Finished], None, 
     make = run_task if threads is None else threads.run
     batches: Generator[list[Finished], None, None] | None = None
     try:
-        with _signals_ignored() if in_processes else nullcontext():
+        if in_processes:
+            for tracker in (loky_tracker, resource_tracker):
+                tracker.ensure_running()  # started later, with the workers, these would let signals through again
+        with signals_deferred() if in_processes else nullcontext():
             batches = parallel(joblib.delayed(make)(task) for task in tasks)
         # Not `yield from`: that would close `batches` first, and loudly.
         for batch in batches:  # noqa: UP028
             yield batch
     except BrokenProcessPool as error:
-        raise BuildError(_death_notice(plan)) from error
+        raise BuildError(death_notice(plan)) from error
     finally:
         if threads is not None:
             threads.stop()
@@ -253,23 +220,6 @@ class _Processes(LokyBackend):  # type: ignore[misc]  # joblib has no types
         return workers
 
 
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Ignore what a terminal sends to every process, for as long as workers start: they inherit it.
-
-    A worker that got it while it still imports would die with a traceback. Only the main thread sets handlers.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Threads:
     """Tasks in threads, which cannot be killed: they are asked to end, and waited for."""
 
@@ -289,19 +239,3 @@ class _Threads:
         # A thread that the end of the interpreter meets inside HDF5 keeps its lock: the process would hang.
         for _ in range(self._jobs):
             self._slots.acquire()
-
-
-def _death_notice(plan: Plan) -> str:
-    own, found = set(plan.own_keys()), []
-    for split in plan.splits:
-        for name in plan.config.colorspaces:
-            for at, number, position in in_flight(plan.root(name) / split):
-                if (split, number) in own:
-                    unit = plan.unit(split, number)
-                    found.append((at, f"{unit.part.names[position]} ({split}/{unit.name})"))
-    # All workers are gone by now; the one that died first stopped marking first.
-    where = " or ".join(image for _, image in sorted(found)) or "an unknown image"
-    return (
-        f"a worker process died at {where}: it was killed, ran out of memory, or the image crashed its decoder. "
-        f"Nothing already built is lost: run the same command again; if it dies there again, remove that image"
-    )

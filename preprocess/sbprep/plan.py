@@ -29,6 +29,7 @@ from sbformat.schema import (
 )
 from sbprep.config import BuildConfig
 from sbprep.convert import CONSTANT_SPAN
+from sbprep.disk import free_bytes
 from sbprep.sources import open_splits
 from sbprep.sources.base import Listing, Split
 
@@ -38,8 +39,10 @@ _SOFTWARE = {
     "h5py": ("h5py",),
     "zstandard": ("zstandard",),
 }
-#: Encoded bytes that one pass over a compressed archive may hold in a worker.
-PASS_BYTES = 128 << 20
+#: Encoded bytes that one pass over a compressed archive may put aside on the disk of the output.
+PASS_BYTES = 4 << 30
+#: Shards that one pass makes at most: they are committed together, so a kill loses so many, a minute or two of a worker.
+PASS_SHARDS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,14 +208,20 @@ def _fingerprint(listing: Listing) -> str:
 
 
 def group_units(plan: Plan, units: list[Unit]) -> list[list[Unit]]:
-    """Put together the shards that one task makes: one, or for a sequential source as many as one pass may hold."""
+    """Put together the shards that one task makes: one, or for a sequential source as many as one pass may serve.
+
+    A pass puts encoded images aside, see `sbprep.sources.spill`: at most `PASS_BYTES`, and all workers together at most
+    half of what the disk has free, but one shard in any case; and it makes at most `PASS_SHARDS`.
+    """
     groups: list[list[Unit]] = []
     for split, content in plan.splits.items():
         mine = [unit for unit in units if unit.split == split]
         if not content.source.sequential:
             groups += [[unit] for unit in mine]
             continue
+        workers = plan.config.worker_count
+        room = max(1, min(PASS_BYTES, free_bytes(plan.config.out) // (2 * workers)))
         total = sum(int(unit.part.sizes.sum()) for unit in mine)
-        passes = max(-(-total // PASS_BYTES), min(plan.config.worker_count, len(mine)))
-        groups += [[mine[k] for k in part] for part in np.array_split(np.arange(len(mine)), passes) if len(part)]
+        passes = min(max(-(-total // room), -(-len(mine) // PASS_SHARDS), workers), len(mine))
+        groups += [[mine[k] for k in part] for part in np.array_split(np.arange(len(mine)), passes)] if mine else []
     return groups

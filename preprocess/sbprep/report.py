@@ -5,21 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from itertools import islice
 from typing import TextIO
 
 import click
-import numpy as np
 
 from sbformat.manifest import Manifest
-from sbprep.convert import convert
-from sbprep.pipeline import Outcome, Progress, check_room
+from sbprep.disk import check_room
+from sbprep.estimate import estimate
+from sbprep.journal import Key
+from sbprep.pipeline import Outcome
 from sbprep.plan import Plan
-from sbprep.sources.base import Rejected
+from sbprep.progress import Progress
+from sbprep.store import survey
 from sbprep.verify import Damage
-from sbprep.worker import pixels_of
 
 LINE_SECONDS = 5.0
+LEAST_SHARE = 0.01  # of a build, for telling what is left
 BAR_WIDTH = 24
 
 
@@ -63,12 +64,14 @@ class ProgressPrinter:
 
 def progress_text(progress: Progress, seconds: float, bar: bool = False) -> str:
     """Return one line: images, share, shards, images/s, time left, rejects."""
-    share = progress.images / max(progress.total, 1)
-    rate = progress.images / seconds if seconds > 0 else 0.0
-    left = duration_text((progress.total - progress.images) / rate) if rate > 0 else "?"
+    images = progress.images + progress.under_way
+    share = images / max(progress.total, 1)
+    rate = images / seconds if seconds > 0 else 0.0
+    # The first images of a shard come after its worker has started, or has read an archive once: no measure of the rest.
+    left = duration_text((progress.total - images) / rate) if rate > 0 and share >= LEAST_SHARE else "?"
     filled = round(share * BAR_WIDTH)
     parts = [
-        f"{progress.images:,}/{progress.total:,} images {share:4.0%}",
+        f"{images:,}/{progress.total:,} images {share:4.0%}",
         f"{progress.shards}/{progress.total_shards} shards",
         f"{rate:,.0f} images/s",
         f"{left} left",
@@ -107,47 +110,58 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def dry_run_text(plan: Plan) -> str:
-    """Return the plan with bytes and time, both for this partition.
+def found_text(plan: Plan) -> str:
+    """Return a line a color space whose folder holds something: what is kept, what ``--overwrite`` discards.
 
     Raises
     ------
-    BuildError
-        The disk is too small.
+    SplitbrainError
+        A folder holds a build of something else.
     """
-    own = plan.own_keys()
-    needed = check_room(plan, {name: set(own) for name in plan.config.colorspaces})
-    images = sum(len(plan.unit(*key).rows) for key in own)
-    rate, rejected, sampled = sample_rate(plan)
-    lines = [
-        plan_text(plan),
-        f"  {needed / 1e6:,.1f} MB in {len(own) * len(plan.config.colorspaces)} files"
-        + (" before compression" if plan.config.compression != "none" else ""),
-        f"  about {duration_text(images / (rate * plan.config.worker_count))} with {plan.config.worker_count} workers "
-        f"({rate:,.0f} images/s each, measured on {sampled} images, {rejected} of them rejected)",
-        "nothing was written",
-    ]
+    lines = []
+    for colorspace in plan.config.colorspaces:
+        found, root = survey(plan, colorspace), plan.root(colorspace)
+        own = len(plan.own_keys())
+        if found.discards:
+            lines.append(
+                f"  --overwrite discards {len(found.discards)} files of {root}, {found.freed / 1e6:,.1f} MB, "
+                f"once an image of each split has been read"
+            )
+        elif len(found.missing) < own:
+            lines.append(f"  {root}: {own - len(found.missing)} of {own} shards are there already and are kept")
     return "\n".join(lines)
 
 
-def sample_rate(plan: Plan, images: int = 256) -> tuple[float, int, int]:
-    """Read and convert the first shard's first images in memory: (images/s, rejected, tried)."""
-    config = plan.config
-    key = plan.own_keys()[0] if plan.own_keys() else plan.keys()[0]
-    unit, source = plan.unit(*key), plan.splits[key[0]].source
-    part = unit.part.take(np.arange(min(images, len(unit.part))))
-    blank = np.zeros((1, config.image_size, config.image_size, 3), np.uint8)
-    for colorspace in config.colorspaces:
-        convert(blank, colorspace, config.target)  # compile, or load what was compiled, outside the measurement
-    start, rejected = time.perf_counter(), 0
-    for item in islice(source.read(part), len(part)):
-        pixels = pixels_of(item, config.image_size, config.resize)
-        if isinstance(pixels, Rejected):
-            rejected += 1
-            continue
-        for colorspace in config.colorspaces:
-            convert(pixels[None], colorspace, config.target)
-    return len(part) / (time.perf_counter() - start), rejected, len(part)
+def dry_run_text(plan: Plan) -> str:
+    """Return the plan with bytes and time of what this partition still has to make.
+
+    Raises
+    ------
+    SplitbrainError
+        The folder holds a build of something else, or the disk is too small.
+    """
+    found = {name: survey(plan, name) for name in plan.config.colorspaces}
+    missing = {name: one.missing for name, one in found.items()}
+    needed = check_room(plan, missing, sum(one.freed for one in found.values()))
+    lines = [plan_text(plan), found_text(plan)]
+    files = sum(len(keys) for keys in missing.values())
+    if files:
+        packed = " before compression" if plan.config.compression != "none" else ""
+        lines += [
+            f"  {needed / 1e6:,.1f} MB in {files} files{packed}",
+            _time_text(plan, set().union(*missing.values())),
+        ]
+    else:
+        lines.append("  nothing to do: no shard is missing")
+    return "\n".join([*filter(None, lines), "nothing was written"])
+
+
+def _time_text(plan: Plan, missing: set[Key]) -> str:
+    cost, workers = estimate(plan, [key for key in plan.own_keys() if key in missing]), plan.config.worker_count
+    text = f"  about {duration_text(cost.seconds)} with {workers} worker{'s' if workers > 1 else ''} ({cost.rate:,.0f} images/s each"
+    if cost.passes:
+        text += f", {cost.passes} pass{'es' if cost.passes > 1 else ''} of {duration_text(cost.pass_seconds)} over the archive"
+    return f"{text}; measured on {cost.sampled} images, {cost.rejected} of them rejected)"
 
 
 def outcome_text(outcome: Outcome, plan: Plan) -> str:
@@ -161,8 +175,13 @@ def outcome_text(outcome: Outcome, plan: Plan) -> str:
             )
         else:
             lines.append(manifest_text(manifest))
-    if not outcome.made:
+    lines += [f"{path}: lost or damaged, made again" for path in outcome.restored]
+    if not plan.own_keys():
+        lines.append(f"nothing to do: there are {len(plan.keys())} shards, so this partition has none")
+    elif not outcome.made:
         lines.append("nothing to do: every shard was there already")
+    elif outcome.kept:
+        lines.append(f"{outcome.made} shards made, {outcome.kept} kept from before")
     return "\n".join(lines)
 
 
@@ -182,7 +201,7 @@ def manifest_text(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def show_damage(manifest: Manifest, damage: Iterable[Damage]) -> list[Damage]:
+def show_damage(manifest: Manifest, damage: Iterable[Damage], repairing: bool = False) -> list[Damage]:
     """Print each damaged place as it is found, then the verdict; return them all."""
     start, found = time.perf_counter(), []
     for place in damage:
@@ -196,4 +215,6 @@ def show_damage(manifest: Manifest, damage: Iterable[Damage]) -> list[Damage]:
         f"{manifest.root}: {verdict}; {len(shards)} shards, {size / 1e6:,.1f} MB read in {seconds:.1f} s "
         f"({size / 1e9 / max(seconds, 1e-9):.1f} GB/s)"
     )
+    if found and not repairing:
+        click.echo(f"Mend it: sbprep verify {manifest.root} --repair")
     return found

@@ -10,38 +10,56 @@ data_cache/<colorspace>/<split>/shard-00000.h5
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sbformat.errors import BuildError, ManifestError, ShardError, SourceError
-from sbformat.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    ShardRecord,
-    SplitManifest,
-    merge_shards,
-    statistics_from_sums,
-    write_atomically,
-)
-from sbformat.schema import COLORSPACES, SPLITS, Colorspace, TargetSpec
-from sbprep.journal import Journal, Key, ShardResult, all_locked, check_same, journal_paths, read_journal
+from sbformat.durable import make_folder
+from sbformat.errors import BuildError, SplitbrainError
+from sbformat.manifest import MANIFEST_NAME, REJECTS_NAME, SOURCES_NAME, Manifest, ShardRecord
+from sbformat.schema import Colorspace
+from sbprep.discard import clear_journals, discard, discardable, sweep
+from sbprep.journal import Journal, Key, ShardResult, all_locked, journal_paths, read_journal
 from sbprep.plan import Plan
+from sbprep.rejects import restored_rejects
+from sbprep.request import check_same
+from sbprep.seal import is_there, seal, write_file
 from sbprep.worker import Finished
-from sbprep.writer import commit, write_failure
+from sbprep.writer import commit
 
-SOURCES_NAME = "sources.txt"
-REJECTS_NAME = "rejects.jsonl"
 
-_SHARD = re.compile(r"shard-(\d{5,})\.h5")
-#: What `write_atomically`, `ShardWriter` and `InFlight` call their files; anybody else's are left alone.
-_UNFINISHED = re.compile(rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json)\.\d+\.(?:tmp|inflight)")
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the folder of one color space holds for a build, seen without writing or locking anything."""
+
+    manifest: Manifest | None
+    """Of a complete set."""
+    missing: set[Key]
+    """Shards that this build makes."""
+    discards: list[Path]
+    """Files that ``--overwrite`` removes first."""
+
+    @property
+    def freed(self) -> int:
+        """Bytes of what is discarded."""
+        return sum(path.stat().st_size for path in self.discards)
+
+
+def survey(plan: Plan, colorspace: Colorspace) -> Survey:
+    """Look at what the folder of `colorspace` holds.
+
+    Raises
+    ------
+    SplitbrainError
+        A build of something else, and `plan` does not overwrite.
+    """
+    root, header = plan.root(colorspace), plan.header(colorspace)
+    if plan.config.overwrite and not _goes_on(root, header):
+        return Survey(manifest=None, missing=set(plan.own_keys()), discards=discardable(root))
+    manifest = _complete_manifest(root, header)
+    recorded = _recorded(manifest, {} if manifest is not None else _journaled(root, header))
+    return Survey(manifest=manifest, missing=_lost(plan, root, recorded), discards=[])
 
 
 class Store:
@@ -64,15 +82,18 @@ class Store:
         self.plan, self.colorspace = plan, colorspace
         self.root = plan.root(colorspace)
         self.header = plan.header(colorspace)
-        if plan.config.overwrite:
+        found = survey(plan, colorspace)
+        if found.discards:
             discard(self.root)
         _make_folders(self.root, plan.splits)
-        self.manifest = _complete_manifest(self.root, self.header)
+        self.manifest, self.missing = found.manifest, found.missing | set(redo)
+        self.restored: list[Path] = []
+        """Listings that `finish` wrote anew."""
         self._journal: Journal | None = None
-        if self.manifest is None or redo or self._lost() or journal_paths(self.root):
+        if self.manifest is None or self.missing or journal_paths(self.root):
             self._journal = self._open_journal()
-        self.missing: set[Key] = set(redo) | self._lost()
-        _sweep(self.root, self.missing)
+            self._read_locked(set(redo))
+        sweep(self.root, self.missing)
 
     @property
     def results(self) -> dict[Key, ShardResult]:
@@ -82,7 +103,7 @@ class Store:
     def close(self) -> None:
         """Let go of the folder; nothing unfinished stays in it."""
         if self._journal is not None:
-            _sweep(self.root, self.missing)
+            sweep(self.root, self.missing)
             self._journal.close()
 
     def add(self, finished: Finished) -> None:
@@ -95,7 +116,7 @@ class Store:
         """
         result = finished.result
         path = self.root / result.split / result.record.name
-        if self.manifest is not None and self._recorded()[result.key] != result.record:
+        if self.manifest is not None and self.manifest.splits[result.split].shards[result.number] != result.record:
             if finished.temporary is not None:
                 finished.temporary.unlink()
             raise BuildError(
@@ -110,13 +131,22 @@ class Store:
 
     def finish(self) -> Manifest | None:
         """Seal the folder if every shard of every split is there; None while partitions are missing."""
-        if self._journal is not None:
-            if self.manifest is not None:
-                self._restore_rejects()
+        if self.manifest is not None:
+            self._restore_listings(self.manifest)
+            if self._journal is not None:
                 clear_journals(self.root)
-            elif self.plan.config.partition is None:
-                self.manifest = seal(self.root, self.header, self.results.values())
+        elif self.plan.config.partition is None:
+            self.manifest = seal(self.root, self.header, self.results.values())
         return self.manifest
+
+    def _read_locked(self, redo: set[Key]) -> None:
+        """Look again under the lock: another build may have ended, or begun to overwrite, after the survey."""
+        try:
+            self.manifest = _complete_manifest(self.root, self.header)
+            self.missing = redo | _lost(self.plan, self.root, _recorded(self.manifest, self.results))
+        except BaseException:
+            self.close()
+            raise
 
     def _open_journal(self) -> Journal:
         partition = self.plan.config.partition
@@ -125,222 +155,80 @@ class Store:
             partition = None
             with all_locked(self.root):
                 clear_journals(self.root)
-        journal = Journal(self.root, self.header, partition)
+        # That an overwriting build began is written down, so that the same command goes on instead of discarding again.
+        mark = {"overwrite": True} if self.plan.config.overwrite else {}
+        journal = Journal(self.root, {**self.header, **mark}, partition)
         try:
-            self._write_listings()
+            for split in self.plan.splits:
+                path, content = self.root / split / SOURCES_NAME, self.plan.source_listing(split)
+                if not path.is_file() or path.read_bytes() != content:
+                    write_file(path, content)
         except BaseException:
             journal.close()
             raise
         return journal
 
-    def _recorded(self) -> dict[Key, ShardRecord]:
-        if self.manifest is not None:
-            return {
-                (name, number): record
-                for name, split in self.manifest.splits.items()
-                for number, record in enumerate(split.shards)
-            }
-        return {key: result.record for key, result in self.results.items()}
-
-    def _lost(self) -> set[Key]:
-        """Own shards that are not recorded, or whose file is missing or has another size."""
-        recorded = self._recorded()
-        return {
-            key
-            for key in self.plan.own_keys()
-            if key not in recorded or not _is_there(self.root, key[0], recorded[key])
-        }
-
-    def _write_listings(self) -> None:
-        for split in self.plan.splits:
-            path, content = self.root / split / SOURCES_NAME, self.plan.source_listing(split)
-            if not path.is_file() or path.read_bytes() != content:
-                _write(path, content)
-
-    def _restore_rejects(self) -> None:
-        assert self.manifest is not None
-        for name, split in self.manifest.splits.items():
-            results = [result for (split_name, _), result in self.results.items() if split_name == name]
-            if len(results) == len(split.shards):
-                _write(self.root / name / REJECTS_NAME, _rejects_text(results))
+    def _restore_listings(self, manifest: Manifest) -> None:
+        """Write ``sources.txt`` and ``rejects.jsonl`` anew where they are not what the manifest says."""
+        for name, split in manifest.splits.items():
+            sources, rejects = self.root / name / SOURCES_NAME, self.root / name / REJECTS_NAME
+            if _digest(sources) != split.files[SOURCES_NAME]:
+                write_file(sources, self.plan.source_listing(name))
+                self.restored.append(sources)
+            if _digest(rejects) != split.files[REJECTS_NAME]:
+                write_file(rejects, restored_rejects(self.plan, manifest, name))
+                self.restored.append(rejects)
 
 
-def seal(root: Path, header: dict[str, Any], results: Iterable[ShardResult]) -> Manifest:
-    """Write the manifest of a complete folder and remove its journals.
-
-    Raises
-    ------
-    ManifestError
-        A shard is missing from the journals, or two of them disagree.
-    ShardError
-        A journaled shard file is missing.
-    BuildError
-        No image of a split survived.
-    """
-    results = list(results)
-    splits = {
-        name: _seal_split(root, name, header, [result for result in results if result.split == name])
-        for name in SPLITS
-        if name in header["sources"]
-    }
-    recipe = dict(header["recipe"])
-    manifest = Manifest(
-        root=root,
-        colorspace=header["colorspace"],
-        image_size=recipe.pop("image_size"),
-        target=TargetSpec.from_json(recipe.pop("target")),
-        label_names=tuple(header["label_names"]),
-        recipe=recipe,
-        provenance=header["provenance"],
-        splits=splits,
-    )
-    write_manifest(manifest)
-    clear_journals(root)
-    return manifest
-
-
-def write_manifest(manifest: Manifest) -> None:
-    """Write ``manifest.json``; BuildError where that fails."""
+def _goes_on(root: Path, header: dict[str, Any]) -> bool:
+    """Tell whether an overwriting build of the same request was interrupted here."""
+    if (root / MANIFEST_NAME).is_file():
+        return False
+    begun, results = False, {}
     try:
-        manifest.write()
-    except OSError as error:
-        raise write_failure(manifest.root / MANIFEST_NAME, error) from error
+        for path in journal_paths(root):
+            found, listed = read_journal(path)
+            if found is None:
+                continue
+            check_same(found, header, path)
+            if not found.get("overwrite"):
+                return False
+            begun, results = True, {result.key: result for result in listed}
+    except SplitbrainError:
+        return False
+    return begun and not _hopeless(header, results)
 
 
-def merge(out: Path, colorspaces: Iterable[Colorspace] = COLORSPACES) -> list[Manifest]:
-    """Join the partitions of every color space under `out` that has no manifest yet.
-
-    Raises
-    ------
-    ManifestError
-        Nothing to merge, partitions of different builds, or shards missing.
-    """
-    waiting = [name for name in colorspaces if (out / name).is_dir() and journal_paths(out / name)]
-    if not waiting:
-        done = [name for name in colorspaces if (out / name / MANIFEST_NAME).is_file()]
-        state = f"{', '.join(done)} complete already" if done else "no journal of a partition there"
-        raise ManifestError(f"{out}: nothing to merge ({state}). Run sbprep build --partition 1/n … n/n first")
-    return [_merge_folder(out / name) for name in waiting]
+def _hopeless(header: dict[str, Any], results: dict[Key, ShardResult]) -> bool:
+    """Tell whether a split is finished without any image: going on would only say so again."""
+    for split, source in header["sources"].items():
+        found = [result.record.count for (name, _), result in results.items() if name == split]
+        if len(found) == -(-source["listed"] // header["recipe"]["images_per_shard"]) and not any(found):
+            return True
+    return False
 
 
-def discard(root: Path) -> None:
-    """Remove what a build left in a color space's folder, and nothing else.
-
-    The manifest goes first, so that no half is ever visible.
-
-    Raises
-    ------
-    BuildError
-        A build is going on there, or the folder cannot be written.
-    """
-    try:
-        with all_locked(root):
-            (root / MANIFEST_NAME).unlink(missing_ok=True)
-            clear_journals(root)
-            for split in SPLITS:
-                _discard_split(root / split)
-    except OSError as error:
-        raise BuildError(
-            f"{root}: what it holds cannot be discarded ({error.strerror}). Choose another --out, or permit writing"
-        ) from error
-
-
-def clear_journals(root: Path) -> None:
-    """Remove journals and every left-over of killed processes."""
-    _sweep(root, None)
+def _journaled(root: Path, header: dict[str, Any]) -> dict[Key, ShardResult]:
+    results: dict[Key, ShardResult] = {}
     for path in journal_paths(root):
-        path.unlink(missing_ok=True)
+        found, listed = read_journal(path)
+        if found is not None:
+            check_same(found, header, path)
+        results.update({result.key: result for result in listed})
+    return results
 
 
-def _discard_split(folder: Path) -> None:
-    shards = [path for path in folder.glob("shard-*.h5") if _SHARD.fullmatch(path.name)]
-    for path in [*shards, folder / SOURCES_NAME, folder / REJECTS_NAME]:
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # not there, or it holds files of somebody else
-        folder.rmdir()
-
-
-def _merge_folder(root: Path) -> Manifest:
-    with all_locked(root):
-        if (root / MANIFEST_NAME).is_file():  # killed between the last two steps, or while mending
-            clear_journals(root)
-            return Manifest.read(root)
-        return seal(root, *_read_journals(root))
-
-
-def _read_journals(root: Path) -> tuple[dict[str, Any], list[ShardResult]]:
-    headers: list[dict[str, Any]] = []
-    results: list[ShardResult] = []
-    for path in journal_paths(root):
-        header, found = read_journal(path)
-        if header is not None:
-            _check_same_build(header, headers, path)
-            headers.append(header)
-            results += found
-    if not headers:
-        raise ManifestError(f"{root}: its journals are empty. Run sbprep build --partition 1/n … n/n first")
-    return headers[0], results
-
-
-def _check_same_build(header: dict[str, Any], headers: list[dict[str, Any]], path: Path) -> None:
-    try:
-        check_same(header, headers[0] if headers else header, path)
-    except (ManifestError, SourceError) as error:
-        raise ManifestError(f"{path}: not a partition of the same build as the journals before it: {error}") from error
-
-
-def _seal_split(root: Path, name: str, header: dict[str, Any], results: list[ShardResult]) -> SplitManifest:
-    source = dict(header["sources"][name])
-    listed, label_kind, listing = source.pop("listed"), source.pop("label_kind"), source.pop("listing")
-    source.pop("dates")
-    expected = -(-listed // header["recipe"]["images_per_shard"])
-    records = merge_shards([(result.number, result.record) for result in results], expected, f"{root} split {name}")
-    for record in records:
-        if not _is_there(root, name, record):
-            raise ShardError(f"{root / name / record.name}: missing or cut, the journal lists it. Run the build again")
-    results = sorted({result.number: result for result in results}.values(), key=lambda result: result.number)
-    rejected = Counter(entry["code"] for result in results for entry in result.rejects)
-    if rejected.total() == listed:
-        raise BuildError(
-            f"split {name}: none of the {listed:,} images could be used ({_count_text(rejected)}). "
-            f"The first: {results[0].rejects[0]['path']}: {results[0].rejects[0]['detail']}"
-        )
-    rejects = _rejects_text(results)
-    _write(root / name / REJECTS_NAME, rejects)
-    return SplitManifest(
-        source=source,
-        listed=listed,
-        rejected=dict(sorted(rejected.items())),
-        label_kind=label_kind,
-        files={SOURCES_NAME: listing, REJECTS_NAME: hashlib.sha256(rejects).hexdigest()},
-        statistics=_statistics([result.statistics for result in results], header),
-        shards=records,
-    )
-
-
-def _statistics(parts: list[dict[str, Any]], header: dict[str, Any]) -> dict[str, Any]:
-    target = TargetSpec.from_json(header["recipe"]["target"])
-    images = sum(part["images"] for part in parts)
-    sums = np.array([part["sums"] for part in parts], np.int64).sum(axis=0)
-    mean, std = statistics_from_sums(sums[:, 0], sums[:, 1], images * header["recipe"]["image_size"] ** 2)
-    totals = {
-        "target_single": [0] * target.single_classes,
-        "target_dual": [0] * target.dual_classes,
-        "label": [0] * len(header["label_names"]),
-    }
-    for part in parts:
-        for name, counts in part["counts"].items():
-            for value, count in counts:
-                totals[name][value] += count
+def _recorded(manifest: Manifest | None, results: dict[Key, ShardResult]) -> dict[Key, ShardRecord]:
+    if manifest is None:
+        return {key: result.record for key, result in results.items()}
     return {
-        "mean": mean,
-        "std": std,
-        "constant_images": sum(part["constant_images"] for part in parts),
-        "constant_channels": np.sum([part["constant_channels"] for part in parts], axis=0).tolist(),
-        "target_single_counts": totals["target_single"],
-        "target_dual_counts": totals["target_dual"],
-        "label_counts": totals["label"] if any(totals["label"]) else [],
+        (name, number): record for name, split in manifest.splits.items() for number, record in enumerate(split.shards)
     }
+
+
+def _lost(plan: Plan, root: Path, recorded: dict[Key, ShardRecord]) -> set[Key]:
+    """Own shards that are not recorded, or whose file is missing or has another size."""
+    return {key for key in plan.own_keys() if key not in recorded or not is_there(root, key[0], recorded[key])}
 
 
 def _complete_manifest(root: Path, header: dict[str, Any]) -> Manifest | None:
@@ -365,42 +253,15 @@ def _complete_manifest(root: Path, header: dict[str, Any]) -> Manifest | None:
 def _make_folders(root: Path, splits: Iterable[str]) -> None:
     try:
         for split in splits:
-            (root / split).mkdir(parents=True, exist_ok=True)
+            make_folder(root / split)
     except OSError as error:
         raise BuildError(
             f"{root}: cannot be made ({error.strerror}). Choose another --out, or permit writing"
         ) from error
 
 
-def _is_there(root: Path, split: str, record: ShardRecord) -> bool:
-    if record.count == 0:
-        return True
+def _digest(path: Path) -> str | None:
     try:
-        return (root / split / record.name).stat().st_size == record.bytes
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return False
-
-
-def _sweep(root: Path, keys: set[Key] | None) -> None:
-    """Remove unfinished files of these shards (None: all unfinished files), left by processes that were killed."""
-    for folder in (root, *(root / split for split in SPLITS)):
-        for path in folder.glob(".*"):
-            match = _UNFINISHED.fullmatch(path.name)
-            if match and (keys is None or (match[1] and (folder.name, int(match[1])) in keys)):
-                path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise write_failure(path, error) from error
-
-
-def _rejects_text(results: Iterable[ShardResult]) -> bytes:
-    ordered = sorted(results, key=lambda result: result.number)
-    return "".join(json.dumps(entry) + "\n" for result in ordered for entry in result.rejects).encode()
-
-
-def _count_text(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {code}" for code, count in sorted(counts.items()))
+        return None

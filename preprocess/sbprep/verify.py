@@ -14,9 +14,10 @@ from sbformat.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from sbformat.shard import open_shard
 from sbprep.config import BuildConfig
 from sbprep.journal import Key
-from sbprep.pipeline import Report, run_plan
+from sbprep.pipeline import run_plan
 from sbprep.plan import make_plan
-from sbprep.store import REJECTS_NAME, write_manifest
+from sbprep.progress import Report
+from sbprep.seal import write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Damage:
     what: str
     """Dataset, chunk and images; or what is wrong with the file as a whole."""
     keys: tuple[Key, ...]
-    """Shards (split, number) to make again; none where `repair` mends the place without the images."""
+    """Shards (split, number) to make again; none where the place is mended without making any."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -60,13 +61,13 @@ def repair(manifest: Manifest, damage: list[Damage], workers: int = -1, report: 
     SplitbrainError
         The images are gone or have changed, or the software gives other bytes now.
     """
-    keys = {key for place in damage for key in place.keys}
     if any(place.path.name == MANIFEST_NAME for place in damage):
         write_manifest(manifest)
-    if not keys:
+    if all(place.path.name == MANIFEST_NAME for place in damage):
         return 0
     plan = make_plan(config_from_manifest(manifest, workers))
-    return run_plan(plan, report, redo={manifest.colorspace: keys}).made
+    keys = {key for place in damage for key in place.keys}
+    return run_plan(plan, report, redo={manifest.colorspace: keys}).made  # any build restores listing and rejects
 
 
 def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
@@ -112,18 +113,15 @@ def _damaged_manifest(manifest: Manifest) -> Iterator[Damage]:
 
 
 def _damaged_listings(manifest: Manifest, split: str) -> Iterator[Damage]:
-    everything = tuple((split, number) for number in range(len(manifest.splits[split].shards)))
     for name, expected in manifest.splits[split].files.items():
         path = manifest.root / split / name
-        # The listing is written anew by any repair; rejects are known only once every image has been read again.
-        keys = everything if name == REJECTS_NAME else everything[:1]
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            yield Damage(path=path, what=f"not readable ({error.strerror})", keys=keys)
+            yield Damage(path=path, what=f"not readable ({error.strerror})", keys=())
             continue
         if found != expected:
-            yield Damage(path=path, what=f"sha256 {found[:16]}…, the manifest says {expected[:16]}…", keys=keys)
+            yield Damage(path=path, what=f"sha256 {found[:16]}…, the manifest says {expected[:16]}…", keys=())
 
 
 def _damaged_shard(manifest: Manifest, split: str, number: int, record: ShardRecord) -> list[Damage]:

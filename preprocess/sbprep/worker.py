@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import signal
-import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,13 +22,15 @@ from sbformat.schema import CHUNK_IMAGES, Colorspace, Compression, DatasetSpec, 
 from sbprep.config import Resize
 from sbprep.convert import Block, convert
 from sbprep.decode import decode, fit, use_one_thread
+from sbprep.inflight import InFlight
 from sbprep.journal import ShardResult
 from sbprep.plan import Unit
+from sbprep.signals import ignore_signals
 from sbprep.sources.base import Item, Listing, Rejected, Source
-from sbprep.writer import ShardWriter, write_failure
+from sbprep.sources.failures import Naming
+from sbprep.writer import ShardWriter
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal to get when the thread that started this process ends
-_MARK = struct.Struct("<qq")  # position in the unit, time in ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +93,7 @@ def run_task(task: Task, stop: threading.Event | None = None) -> list[Finished]:
 
 def belong_to(owner: int) -> None:
     """Make this worker process end with its parent `owner`, however that ends, and leave signals to it."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a job scheduler send them to every process
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; elsewhere the check before each block has to do
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -152,9 +150,10 @@ def _blocks(
     kept: list[int] = []
     for position in range(len(unit.rows)):
         marker.at(position)
-        pixels = pixels_of(next(items), size, task.resize)
+        with Naming(unit.part.names[position]):
+            pixels = pixels_of(next(items), size, task.resize)
         if isinstance(pixels, Rejected):
-            rejects.append(_reject_entry(unit, position, pixels))
+            rejects.append(reject_entry(unit, position, pixels))
             continue
         rgb[len(kept)] = pixels
         kept.append(position)
@@ -171,7 +170,8 @@ def pixels_of(item: Item, size: int, resize: Resize) -> NDArray[np.uint8] | Reje
     return pixels if isinstance(pixels, Rejected) else fit(pixels, size, resize)
 
 
-def _reject_entry(unit: Unit, position: int, rejected: Rejected) -> dict[str, Any]:
+def reject_entry(unit: Unit, position: int, rejected: Rejected) -> dict[str, Any]:
+    """Return the line of ``rejects.jsonl`` for the image at `position` of the unit."""
     return {
         "source_index": int(unit.rows[position]),
         "path": unit.part.names[position],
@@ -245,56 +245,6 @@ class _Tally:
             "constant_images": self.constant_images,
             "counts": {name: sorted(counter.items()) for name, counter in self.counts.items()},
         }
-
-
-class InFlight:
-    """A small file that says which image a worker is at; it outlives a worker that is killed or crashes.
-
-    Position and time lie in a shared memory map, so marking an image costs nanoseconds and needs no write to disk.
-
-    Raises
-    ------
-    BuildError
-        The file cannot be written.
-    """
-
-    def __init__(self, folder: Path, unit: Unit) -> None:
-        self._path = folder / f".{unit.name}.{os.getpid()}.inflight"
-        self._shard = folder / unit.name
-
-    def __enter__(self) -> InFlight:
-        try:
-            with self._path.open("w+b") as file:
-                file.write(bytes(_MARK.size))
-                file.flush()
-                self._map = mmap.mmap(file.fileno(), _MARK.size)
-        except OSError as error:
-            self._path.unlink(missing_ok=True)
-            raise write_failure(self._shard, error) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._map.close()
-        self._path.unlink(missing_ok=True)
-
-    def at(self, position: int) -> None:
-        """Say that the image at `position` of the unit is being read."""
-        _MARK.pack_into(self._map, 0, position, time.monotonic_ns())
-
-
-def in_flight(folder: Path) -> list[tuple[int, int, int]]:
-    """Return (time, shard number, position in its unit) of the images that dead workers were at.
-
-    The time is that of the system's monotonic clock, in ns: whoever died first stopped marking first.
-    """
-    found = []
-    for path in folder.glob(".shard-*.inflight"):
-        _, shard, _, pid, _ = path.name.split(".")
-        content = path.read_bytes()
-        if len(content) == _MARK.size and not Path(f"/proc/{pid}").exists():
-            position, at = _MARK.unpack(content)
-            found.append((at, int(shard.removeprefix("shard-")), position))
-    return found
 
 
 def _stop_if_unwanted(owner: int | None, stop: threading.Event | None) -> None:

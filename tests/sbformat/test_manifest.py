@@ -1,9 +1,6 @@
 """manifest.json: written whole or not at all, read back the same, and any edit is found."""
 
 import json
-import os
-import resource
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,8 @@ from sbformat.manifest import (
     ShardRecord,
     SplitManifest,
     json_digest,
-    merge_shards,
     open_manifest,
     prepared_colorspaces,
-    statistics_from_sums,
-    write_atomically,
 )
 from sbformat.schema import Colorspace, TargetSpec
 
@@ -287,146 +281,3 @@ def test_of_several_color_spaces_one_must_be_chosen(tmp_path: Path) -> None:
         open_manifest(tmp_path)
     assert open_manifest(tmp_path, "rgb").colorspace == "rgb"
     assert prepared_colorspaces(tmp_path) == ["rgb", "rescaled_lab"]
-
-
-def test_a_color_space_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    manifest(tmp_path, "lab").write()
-
-    for root in (tmp_path, tmp_path / "lab"):
-        with pytest.raises(ManifestError, match=r"holds lab, rgb was asked for.*sbprep build --colorspace rgb"):
-            open_manifest(root, "rgb")
-
-
-def test_a_folder_without_shards_says_how_to_build_them(tmp_path: Path) -> None:
-    (tmp_path / "lab").mkdir()
-    for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ManifestError, match=r"no prepared shards here.*sbprep build --out"):
-            open_manifest(root)
-
-
-# ------------------------------------------------------------------------------------------------ atomic writing
-
-
-def test_writing_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "file", b"one")
-    write_atomically(tmp_path / "file", b"two")
-
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"two"
-
-
-def test_whoever_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with path.open("rb") as reader:
-        write_atomically(path, b"new")
-
-        assert reader.read() == b"old"
-
-
-def test_content_is_on_the_disk_before_the_name_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    seen: list[tuple[bytes | None, bytes]] = []
-    fsync = os.fsync
-
-    def watch(descriptor: int) -> None:
-        synced = Path(f"/proc/self/fd/{descriptor}").resolve()
-        seen.append((synced.read_bytes() if synced.is_file() else None, path.read_bytes()))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", watch)
-    write_atomically(path, b"new")
-
-    assert seen == [(b"new", b"old"), (None, b"new")]  # the file under another name, then the folder
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as good as a full disk
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_atomically(path, bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-
-    assert path.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-# ------------------------------------------------------------------------------------------------ tables, merging
-
-
-@pytest.mark.parametrize("table", [TABLE, PACKED])
-def test_a_chunk_table_survives_json(table: ChunkTable) -> None:
-    assert ChunkTable.from_json(json.loads(json.dumps(table.to_json()))) == table
-
-
-def test_chunks_lie_one_stride_apart() -> None:
-    assert [TABLE.extent(chunk, 192) for chunk in range(len(TABLE))] == [(8192, 12288), (20480, 12288)]
-    assert not TABLE.compressed
-
-
-def test_compressed_chunks_lie_where_they_say() -> None:
-    assert PACKED.extent(0, 8) == (40_000, 321)
-    assert PACKED.compressed
-
-
-def test_each_chunk_has_its_own_checksum() -> None:
-    table = ChunkTable(rows=1, checksums="".join(f"{k:016x}" for k in range(5)))
-
-    assert [table.checksum(chunk) for chunk in range(len(table))] == [f"{k:016x}" for k in range(5)]
-
-
-def test_shards_are_merged_in_order_of_their_number() -> None:
-    shards = [(2, record(2)), (0, record(0)), (1, record(1)), (0, record(0))]
-
-    assert [shard.name for shard in merge_shards(shards, 3, "here")] == [
-        "shard-00000.h5",
-        "shard-00001.h5",
-        "shard-00002.h5",
-    ]
-
-
-def test_missing_shards_are_counted_and_named() -> None:
-    with pytest.raises(ManifestError, match=r"here: 2 of 4 shards are missing \(number 1, 3\). Run the partitions"):
-        merge_shards([(0, record(0)), (2, record(2))], 4, "here")
-
-
-def test_of_many_missing_shards_the_first_are_named() -> None:
-    with pytest.raises(ManifestError, match=r"20 of 20 shards are missing \(number 0, 1, 2, 3, 4, 5, 6, 7, …\)"):
-        merge_shards([], 20, "here")
-
-
-def test_two_different_shards_of_one_number_are_an_error() -> None:
-    with pytest.raises(ManifestError, match="shard 1 was built twice with different content"):
-        merge_shards([(0, record(0)), (1, record(1)), (1, record(1, count=69))], 2, "here")
-
-
-# ---------------------------------------------------------------------------------------------------- statistics
-
-
-def test_statistics_are_mean_and_standard_deviation_of_all_pixels() -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (3, 5000))
-
-    mean, std = statistics_from_sums(pixels.sum(axis=1), (pixels**2).sum(axis=1), 5000)
-
-    assert mean == pytest.approx(pixels.mean(axis=1), rel=1e-14)
-    assert std == pytest.approx(pixels.std(axis=1), rel=1e-12)
-
-
-def test_a_constant_channel_has_no_deviation_however_many_pixels() -> None:
-    pixels = 9_999_999_999_937
-
-    assert statistics_from_sums(np.array([77 * pixels]), np.array([77**2 * pixels]), pixels) == ([77.0], [0.0])
-
-
-def test_one_pixel_of_ten_trillion_shows_in_the_deviation() -> None:
-    pixels = 9_999_999_999_937
-    sums, squares = np.array([77 * pixels + 1]), np.array([77**2 * pixels + 78**2 - 77**2])
-
-    assert statistics_from_sums(sums, squares, pixels)[1] == pytest.approx([pixels**-0.5], rel=1e-9)

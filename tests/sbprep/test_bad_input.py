@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 import zipfile
@@ -30,8 +31,9 @@ from builds import (
 )
 from sbformat.errors import BuildError, SchemaVersionError, SourceError, SplitbrainError
 from sbformat.manifest import Manifest, json_digest
-from sbprep.pipeline import Progress, build
-from sbprep.store import merge
+from sbprep.pipeline import build
+from sbprep.progress import Progress
+from sbprep.seal import merge
 
 AS_ROOT = os.geteuid() == 0
 
@@ -209,7 +211,7 @@ def test_an_archive_that_changes_while_a_build_waits_is_noticed(tmp_path: Path) 
     found = archive.stat()
     os.utime(archive, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
 
-    with pytest.raises(SourceError, match="are not the ones that this build was begun with"):
+    with pytest.raises(SourceError, match=r"have changed since this was begun .*files written anew since"):
         small_build(archive, tmp_path / "out")
 
 
@@ -295,6 +297,8 @@ def test_a_file_that_cannot_grow_ends_the_build_with_its_path_and_leaves_nothing
     ):
         small_build(photos, tmp_path)
     assert "run the same command again" in str(raised.value)
+    assert "cannot be written (File too large); " in str(raised.value)
+    assert "journal" in path or re.search(r" MB are free there, it needs 0\.\d MB\.", str(raised.value))
     assert unfinished(tmp_path) == ["journal.jsonl"]
 
     assert small_build(photos, tmp_path).made == 3

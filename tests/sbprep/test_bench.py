@@ -86,7 +86,7 @@ def test_every_ratio_is_positive_and_within_its_extremes(lines: list[str]) -> No
     found = [match for line in lines if (match := RATIO.search(line))]
     numbers = [[float(text.replace(",", "")) for text in match.groups()] for match in found]
 
-    assert len(numbers) == 12
+    assert len(numbers) == 14
     assert all(0 < lowest <= middle <= highest for middle, lowest, highest, *_ in numbers)
     assert all(rate > 0 for _, _, _, *rates in numbers for rate in rates)
 
@@ -113,7 +113,7 @@ def test_without_a_peer_its_lines_say_what_to_install_and_the_rest_runs(
         "lab / scikit-image",
         "build / published preparation",
     ]
-    assert sum(RATIO.search(line) is not None for line in printed) == 7
+    assert sum(RATIO.search(line) is not None for line in printed) == 8
 
 
 def test_no_image_at_all_is_an_error() -> None:

@@ -5,6 +5,9 @@ import os
 import pty
 import re
 import shlex
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +15,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from builds import SMALL_OPTIONS, small_build, small_config, tree, write_images
+from builds import ROOT, SMALL_OPTIONS, environment, small_build, small_config, tree, write_images
 from sbformat.manifest import Manifest
 from sbprep.cli import main
-from sbprep.pipeline import Progress, check_room
+from sbprep.disk import check_room
 from sbprep.plan import make_plan
+from sbprep.progress import Progress
 from sbprep.report import ProgressPrinter, duration_text, progress_text
 
 #: All of them: a new one has to be added here too.
@@ -170,6 +174,7 @@ def test_the_example_of_bench_is_understood() -> None:
         ("build --colorspace rgb --bins zhang", "Use --colorspace lab"),
         ("build --colorspace lab --limit 0", "limit 0, expected 1 to"),
         ("build --colorspace lab --dataset folder", "--dataset folder needs --source PATH"),
+        ("inspect --sheet sheet.jpg", "sheet sheet.jpg, expected a name that ends in .png"),
         ("verify --workers 0", "0 workers, expected a count from 1"),
         ("verify one two", "Got unexpected extra argument"),
     ],
@@ -189,9 +194,9 @@ def test_a_wrong_option_exits_with_2_and_says_what_is_right(photos: Path, argume
     ("arguments", "message"),
     [
         ("build --colorspace lab --source nowhere", "Error: nowhere: no such file or folder (given as --source)"),
-        ("verify nowhere", "Error: nowhere: no prepared shards here (no manifest.json). Build them: sbprep build"),
-        ("inspect nowhere", "Error: nowhere: no prepared shards here"),
-        ("merge nowhere", "Error: nowhere: nothing to merge"),
+        ("verify nowhere", "Error: nowhere: no such folder. Check the path"),
+        ("inspect nowhere", "Error: nowhere: no such folder. Check the path"),
+        ("merge nowhere", "Error: nowhere: no such folder. Check the path"),
     ],
 )
 def test_a_failure_exits_with_1_and_says_what_to_do(arguments: str, message: str) -> None:
@@ -199,6 +204,17 @@ def test_a_failure_exits_with_1_and_says_what_to_do(arguments: str, message: str
 
     assert result.exit_code == 1
     assert result.output.startswith(message)
+
+
+def test_an_interrupt_while_the_program_loads_says_one_line() -> None:
+    # Importing click, the first of all, is what gets interrupted here.
+    Path("click.py").write_text("raise KeyboardInterrupt")
+    result = subprocess.run(
+        [sys.executable, "-m", "sbprep", "build"],
+        env=environment(PYTHONPATH=f".:{ROOT / 'preprocess'}"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (result.returncode, result.stderr) == (130, "Interrupted.\n")
 
 
 def test_rejects_do_not_change_the_exit_code(own_photos: Path) -> None:
@@ -218,6 +234,7 @@ def test_a_build_says_what_it_will_do_then_what_it_did_then_that_nothing_is_left
         f"  train: 40 images (folder: {photos}), 3 classes, 3 shards",
     ]
     assert first.output.splitlines()[-2:] == again.output.splitlines()[-3:-1]
+    assert again.output.splitlines()[2] == "  data_cache/rgb: 3 of 3 shards are there already and are kept"
     assert again.output.splitlines()[-1] == "nothing to do: every shard was there already"
 
 
@@ -226,6 +243,58 @@ def test_a_partition_says_what_remains_to_be_done(photos: Path) -> None:
 
     assert "  partition 2 of 3: 1 shards" in result.output
     assert "partition 2 of 3 is done. After all of them: sbprep merge data_cache" in result.output
+
+
+def test_a_partition_without_shards_says_so(photos: Path) -> None:
+    result = build(photos, "--partition", "5/5")
+
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "nothing to do: there are 3 shards, so this partition has none"
+
+
+def test_a_build_that_goes_on_says_how_many_shards_it_kept(photos: Path) -> None:
+    build(photos, "--partition", "1/3")
+    result = build(photos)
+
+    assert result.output.splitlines()[2] == "  data_cache/rgb: 1 of 3 shards are there already and are kept"
+    assert result.output.splitlines()[-1] == "2 shards made, 1 kept from before"
+
+
+def test_a_list_that_is_made_again_is_named(photos: Path) -> None:
+    build(photos)
+    path = Path("data_cache/rgb/train/rejects.jsonl")
+    path.unlink()
+
+    assert f"{path}: lost or damaged, made again" in build(photos).output
+    assert path.is_file()
+
+
+def test_merging_twice_is_no_failure(photos: Path) -> None:
+    for part in (1, 2):
+        build(photos, "--partition", f"{part}/2")
+    first, again = run("merge"), run("merge")
+
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert again.output == "data_cache: nothing to do, already merged: rgb\n"
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_an_unmerged_folder_is_not_told_to_be_built(photos: Path, command: str) -> None:
+    build(photos, "--partition", "1/2")
+    result = run(command)
+
+    assert result.exit_code == 1
+    assert "not merged yet (1 of 2 begun). When all are done: sbprep merge data_cache" in result.output
+
+
+def test_own_images_after_the_demo_are_offered_a_folder_of_their_own(photos: Path) -> None:
+    run("build", "--colorspace", "rgb", *SMALL_OPTIONS, "--limit", "4", "--workers", "1")
+    for options in ((), ("--dry-run",)):
+        result = build(photos, *options)
+
+        assert result.exit_code == 1
+        assert "Error: data_cache/rgb holds another image set: 12 images of the built-in set" in result.output
+        assert "Give this one a folder of its own with --out, or discard that one with --overwrite" in result.output
 
 
 def test_damage_exits_with_3_by_name_and_repair_with_0(photos: Path) -> None:
@@ -238,9 +307,25 @@ def test_damage_exits_with_3_by_name_and_repair_with_0(photos: Path) -> None:
 
     assert (found.exit_code, mended.exit_code, after.exit_code) == (3, 0, 0)
     assert found.output.startswith(f"DAMAGED {path}: image chunk 0 (images 0 to 15)\ndata_cache/rgb: 1 damaged place;")
+    assert found.output.endswith("\nMend it: sbprep verify data_cache/rgb --repair\n")
     assert mended.output.splitlines()[-1] == "data_cache/rgb: 1 shards made again, 0 places still damaged"
     assert after.output.startswith("data_cache/rgb: sound;")
     assert tree(Path("data_cache")) == whole
+
+
+def test_a_damaged_manifest_stops_no_other_color_space(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "lab", "rescaled_lab")
+    path = Path("data_cache/lab/manifest.json")
+    path.write_bytes(path.read_bytes()[:-9])
+    result = run("verify")
+
+    assert result.exit_code == 3
+    assert [line.split(";")[0].split(" (")[0] for line in result.output.splitlines()] == [
+        "data_cache/rgb: sound",
+        "DAMAGED data_cache/lab/manifest.json: not readable as JSON",
+        "data_cache/rescaled_lab: sound",
+    ]
+    assert run("verify", "data_cache/lab").exit_code == 3
 
 
 def test_damage_that_cannot_be_mended_exits_with_3(own_photos: Path) -> None:
@@ -265,6 +350,37 @@ def test_a_dry_run_predicts_the_bytes_and_writes_nothing(photos: Path) -> None:
     build(photos, *options)
     real = sum(path.stat().st_size for path in Path("data_cache").rglob("*.h5"))
     assert abs(float(predicted[1]) * 1e6 - real) < 0.01 * real
+
+
+def test_a_dry_run_counts_only_what_is_missing(photos: Path) -> None:
+    build(photos, "--partition", "1/3")
+    some = build(photos, "--dry-run")
+    build(photos)
+    none = build(photos, "--dry-run")
+
+    assert "data_cache/rgb: 1 of 3 shards are there already" in some.output
+    assert re.search(r"MB in 2 files\n", some.output)
+    assert none.output.splitlines()[-2:] == ["  nothing to do: no shard is missing", "nothing was written"]
+
+
+def test_a_dry_run_of_an_overwrite_says_what_would_go_and_discards_nothing(photos: Path) -> None:
+    build(photos)
+    before = tree(Path("data_cache"))
+    result = build(photos, "--overwrite", "--dry-run")
+
+    assert result.exit_code == 0
+    assert re.search(r"--overwrite discards 6 files of data_cache/rgb, 0\.2 MB, once an image", result.output)
+    assert re.search(r"MB in 3 files\n", result.output)
+    assert tree(Path("data_cache")) == before
+
+
+def test_a_dry_run_tells_passes_over_an_archive_apart(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open("photos.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    archive, folder = build(Path("photos.tar.gz"), "--dry-run"), build(photos, "--dry-run")
+
+    assert re.search(r"images/s each, 1 pass of 0 s over the archive; measured on 16 images", archive.output)
+    assert " pass" not in folder.output
 
 
 def test_a_dry_run_counts_only_its_partition_and_a_sample_of_rejects(own_photos: Path) -> None:
@@ -298,6 +414,7 @@ def test_progress_is_one_line_of_text() -> None:
     assert progress_text(progress(1), 10.0) == "1,000/4,000 images  25% · 1/4 shards · 100 images/s · 30 s left"
     assert progress_text(progress(4, 7), 8.0).endswith("100% · 4/4 shards · 500 images/s · 0 s left · 7 rejected")
     assert "? left" in progress_text(progress(0), 0.0)
+    assert "? left" in progress_text(progress(1), 0.0)
     assert progress_text(progress(1), 10.0, bar=True).startswith("[######..................] 1,000/4,000")
 
 
@@ -306,6 +423,18 @@ def test_progress_is_one_line_of_text() -> None:
 )
 def test_durations_are_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_images_under_way_count_as_done() -> None:
+    half = Progress(images=1000, under_way=1000, total=4000, shards=1, total_shards=4, rejected=0)
+
+    assert progress_text(half, 10.0) == "2,000/4,000 images  50% · 1/4 shards · 200 images/s · 10 s left"
+
+
+def test_the_very_first_images_say_nothing_about_the_time_left() -> None:
+    first = Progress(images=0, under_way=39, total=4000, shards=0, total_shards=4, rejected=0)
+
+    assert "39/4,000 images   1% · 0/4 shards · 4 images/s · ? left" == progress_text(first, 10.0)
 
 
 def test_a_log_gets_whole_lines_and_few_of_them(photos: Path) -> None:

@@ -101,6 +101,53 @@ def test_an_interrupted_build_says_one_line_and_leaves_nothing_unfinished(
     assert tree(tmp_path) == undisturbed
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_start_is_not_lost(tmp_path: Path, undisturbed: dict[str, str], number: int) -> None:
+    run = Run(build_command(tmp_path))
+    while not run.workers() and not run.ended:
+        time.sleep(0.001)
+    run.send_to_all(number)
+    status, _, err = run.end(NOTICED)
+    run.wait_until_gone()
+
+    assert status == 130, err
+    assert err.splitlines()[-1].startswith("Interrupted. Shards already built are kept")
+    assert "Traceback" not in err
+    small_build(None, tmp_path, "rgb", "lab", **OPTIONS)
+    assert tree(tmp_path) == undisturbed
+
+
+def test_an_overwrite_that_is_killed_goes_on(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    small_build(None, tmp_path, "rgb", "lab", limit=7, images_per_shard=3)
+    command = build_command(tmp_path, "--workers", "2", "--overwrite")
+    run = Run(command)
+    wait_for_shards(run, tmp_path, 40)
+    assert run.kill("parent", random.Random(0))
+    run.end(NOTICED)
+    run.wait_until_gone()
+    before = journaled(tmp_path)
+    status, _, err = Run(command).end()
+
+    assert status == 0, err
+    assert before > 2
+    assert "shards are there already and are kept" in err
+    assert "--overwrite discards" not in err
+    assert tree(tmp_path) == undisturbed
+
+
+def test_a_build_of_one_process_that_dies_names_its_image_when_it_goes_on(tmp_path: Path) -> None:
+    run = Run(build_command(tmp_path, "--workers", "1"))
+    wait_for_shards(run, tmp_path, 12)
+    run.kill("parent", random.Random(0))
+    run.end(NOTICED)
+    marks = list(tmp_path.rglob("*.inflight"))
+    status, _, err = Run(build_command(tmp_path, "--workers", "1")).end()
+
+    assert status == 0, err
+    assert not marks or re.search(r"An earlier build here ended without a word at \w+/.* \(\w+/shard-\d+.h5\): it", err)
+    assert unfinished(tmp_path) == []
+
+
 def deadly_plan(out: Path, how: Literal["kill", "exit"]) -> tuple[Plan, str]:
     plan = small_plan(None, out, limit=40, workers=2)
     split = plan.splits["train"]

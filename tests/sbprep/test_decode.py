@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,7 +23,13 @@ from sbformat.errors import BuildError, SourceError
 from sbprep import decode as decode_module
 from sbprep.areas import area_weights
 from sbprep.decode import decode, draw_text, fit, quiet, use_one_thread, write_png
-from sbprep.headers import MAX_PIXELS
+from sbprep.formats import bmp as bmp_module
+from sbprep.formats import samples, tiff_pixels
+from sbprep.formats.headers import MAX_PIXELS
+from sbprep.formats.jpeg import read_jpeg
+from sbprep.formats.samples import STRIP_PIXELS, Samples, strips_of
+from sbprep.formats.tiff import read_tiff
+from sbprep.formats.tiff_pixels import gray_file, is_plain, plain_rows
 from sbprep.sources.base import Rejected
 
 HEIGHT, WIDTH = 21, 34  # even nowhere but in one place: rows of 1, 2 and 4 bits end within a byte
@@ -205,6 +214,14 @@ def test_cmyk_jpeg_is_within_3_of_pillow() -> None:
     assert off_by(data, pillow(data)) <= 3
 
 
+def test_cmyk_jpeg_without_adobe_marker_is_within_3_of_pillow() -> None:
+    data = encoded(Image.fromarray(smooth(50, 67)).convert("CMYK"), "JPEG", quality=95)
+    at = data.index(b"\xff\xee")
+    plain = data[:at] + data[at + 16 :]
+
+    assert off_by(plain, pillow(plain)) <= 3
+
+
 def test_ycck_jpeg_is_within_3_of_pillow() -> None:
     """Adobe transform 2 (YCCK) in place of 0 makes other colors of the same file: both decoders must see them."""
     data = bytearray(encoded(Image.fromarray(smooth(50, 67)).convert("CMYK"), "JPEG", quality=95))
@@ -219,6 +236,33 @@ def test_an_older_opencv_without_rgb_decoding_gives_the_same_pixels(monkeypatch:
 
     for name, data in FORMATS.items():
         np.testing.assert_array_equal(decode(data), direct[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 98}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 15), (50, 67)])
+def test_opencv_alone_decodes_a_jpeg_to_the_same_bytes_as_libjpeg_turbo(
+    options: dict[str, Any], mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.fromarray(smooth(*size)).convert(mode), "JPEG", **options)
+    direct = decode(data)
+    monkeypatch.setattr(decode_module, "simplejpeg", None)
+
+    np.testing.assert_array_equal(decode(data), direct)
+
+
+def test_opencv_alone_says_the_same_of_300_damaged_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, rng = encoded(smooth(50, 67), "JPEG"), np.random.default_rng(7)
+    damaged = []
+    for place in rng.integers(2, len(data), 300):
+        damaged.append(data[:place] + bytes([data[place] ^ 1 << rng.integers(8)]) + data[place + 1 :])
+    direct = [decode(each) for each in damaged]
+    monkeypatch.setattr(decode_module, "simplejpeg", None)
+
+    for number, each in enumerate(damaged):
+        np.testing.assert_equal(decode(each), direct[number], err_msg=str(number))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -648,17 +692,126 @@ def test_the_largest_image_is_8192_pixels_square() -> None:
     assert MAX_PIXELS == 8192 * 8192
 
 
+def asking_for(data: bytes, height: int, width: int) -> bytes:
+    """The same JPEG, whose frame header says another size."""
+    changed = bytearray(data)
+    at = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    changed[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "megapixels"),
+    [
+        ("baseline", {}, 62.9),
+        ("progressive", {"progressive": True, "subsampling": 2}, 62.9),
+        ("progressive, no subsampling", {"progressive": True, "subsampling": 0}, 41.9),
+    ],
+)
+def test_a_jpeg_is_too_large_where_its_decoder_would_need_more_than_360_mib(
+    kind: str, options: dict[str, Any], megapixels: float
+) -> None:
+    data = encoded(smooth(8, 8), "JPEG", **options)
+    width = int(megapixels * 1e6 / 6000)
+
+    assert read_jpeg(asking_for(data, 6000, width - 20)).width == width - 20
+    assert decode(asking_for(data, 6000, width + 20)).code == "too_large"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "side"), [(2, 8, 7940), (3, 8, 7940), (6, 8, 6880), (2, 16, 5620), (4, 16, 4870), (6, 16, 4870)]
+)
+def test_a_png_is_too_large_where_its_decoder_would_need_more_than_360_mib(color: int, depth: int, side: int) -> None:
+    """6 bytes a pixel for RGB, 8 with alpha, twice that for 16 bits: a few pixels fewer are merely damaged here."""
+
+    def header(side: int) -> bytes:
+        parts = (
+            png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, color, 0, 0, 0)),
+            png_chunk(b"IEND", b""),
+        )
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+    assert (code(header(side - 20)), code(header(side))) == ("damaged", "too_large")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_laying_on_white_takes_no_more_memory_than_its_result_and_a_strip(channels: int, dtype: Any) -> None:
+    image = Samples(noise(600, 500, channels, dtype=dtype), noise(600, 500, 1, dtype=dtype), np.iinfo(dtype).max)
+    tracemalloc.start()
+    try:
+        samples.on_white(strips_of(image), (600, 500))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 600 * 500 * 3 + 6 * 8 * 3 * STRIP_PIXELS
+
+
+def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {name: decode(data) for name, data in FORMATS.items()}
+    for module in (samples, tiff_pixels, bmp_module):
+        monkeypatch.setattr(module, "STRIP_PIXELS", 3 * WIDTH)
+
+    for name, data in FORMATS.items():
+        np.testing.assert_array_equal(decode(data), whole[name], err_msg=name)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("rows", [1, 4, HEIGHT])
+def test_a_plain_tiff_is_read_as_opencv_reads_it(order: str, dtype: Any, rows: int) -> None:
+    image = noise(HEIGHT, WIDTH, 3, dtype=dtype)
+    row = image[0].nbytes
+    tops = range(0, HEIGHT, rows)
+    offsets = tuple(8 + top * row for top in tops)
+    sizes = tuple(min(rows, HEIGHT - top) * row for top in tops)
+    page = read_tiff(tiff(image, 2, {278: (rows,), 273: offsets, 279: sizes}, order))
+
+    assert is_plain(page)
+    np.testing.assert_array_equal(plain_rows(page), cv2.imdecode(np.frombuffer(gray_file(page), np.uint8), -1))
+    np.testing.assert_array_equal(plain_rows(page).reshape(image.shape), image)
+
+
+def test_a_plain_tiff_with_short_strips_is_left_to_opencv() -> None:
+    image = noise(HEIGHT, WIDTH, 3)
+
+    assert not is_plain(read_tiff(tiff(image, 2, {279: (image.nbytes - 1,)})))
+
+
+def test_a_directory_entry_of_a_million_values_and_more_is_not_read() -> None:
+    data = tiff(smooth(8, 8), 2, {273: (8, 8, 8), 279: (192, 192, 192)})
+    entry = struct.pack("<HHI", 273, 4, 3)
+
+    assert code(data.replace(entry, struct.pack("<HHI", 273, 4, 2**20 + 1))) == "unsupported"
+
+
+def test_running_out_of_memory_is_no_reject() -> None:
+    """In a process of its own, whose address space is limited to little more than it has: for the last, to its pixels."""
+    script = """
+import io, resource, sys
+from PIL import Image
+from sbprep.decode import decode
+buffer = io.BytesIO()
+Image.new(sys.argv[1], (6000, 6000)).save(buffer, sys.argv[2], compress_level=1, progressive=len(sys.argv) > 4)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + int(float(sys.argv[3]))
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+try:
+    print(decode(buffer.getvalue()))
+except MemoryError:
+    print("out of memory")
+"""
+    for kind in ("RGB PNG 8e7", "RGBA PNG 8e7", "RGB JPEG 8e7", "RGB JPEG 15e7 progressive"):
+        done = subprocess.run([sys.executable, "-c", script, *kind.split()], capture_output=True, text=True, check=True)
+
+        assert done.stdout == "out of memory\n"
+
+
 def test_a_header_of_no_pixels_is_damage() -> None:
     data = bytearray(encoded(smooth(8, 8), "BMP"))
     data[18:22] = bytes(4)
 
     assert code(bytes(data)) == "damaged"
-
-
-def cmyk_without_adobe() -> bytes:
-    data = encoded(Image.fromarray(smooth(8, 8)).convert("CMYK"), "JPEG")
-    at = data.index(b"\xff\xee")
-    return data[:at] + data[at + 16 :]
 
 
 UNSUPPORTED: dict[str, Callable[[], bytes]] = {
@@ -668,7 +821,6 @@ UNSUPPORTED: dict[str, Callable[[], bytes]] = {
     "five samples": lambda: tiff(noise(8, 8, 5), 2, {338: (0, 0)}),
     "BigTIFF": lambda: b"II\x2b\0\x08\0\0\0" + bytes(40),
     "Lab TIFF": lambda: tiff(smooth(8, 8), 8),
-    "CMYK JPEG of unknown polarity": cmyk_without_adobe,
     "12-bit JPEG": lambda: encoded(smooth(8, 8), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"),
     "arithmetic JPEG": lambda: encoded(smooth(8, 8), "JPEG").replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11"),
     "JPEG in BMP": lambda: bmp(bytes(100), 24, 4),

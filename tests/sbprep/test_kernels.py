@@ -7,6 +7,7 @@ import pytest
 
 import naive
 from sbformat.colorimetry import lab_from_rgb, linear_from_srgb
+from sbformat.schema import TargetSpec, bins_from_values, fixed_range
 from sbprep import _kernels
 from sbprep.areas import area_weights
 
@@ -66,6 +67,23 @@ def test_area_mean_agrees_with_exact_fractions(side: int, cells: int, rng: np.ra
     _kernels.area_mean(channel, first, weights, np.empty(side, np.float32), mean)
 
     assert np.abs(mean - np.array(naive.area_mean(channel.tolist(), cells))).max() < 3e-5
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("target", [TargetSpec(size=5), TargetSpec(size=5, single=300, dual=25)])
+def test_uniform_bins_are_those_of_the_format(fixed: bool, target: TargetSpec, rng: np.random.Generator) -> None:
+    means = rng.uniform(-140, 140, (7, 3, 5, 5)).astype(np.float32)
+    ranges = np.stack([means.min(axis=(2, 3)), means.max(axis=(2, 3))], axis=-1)
+    ranges[2, 1, 1] = ranges[2, 1, 0]  # a constant channel
+    if fixed:
+        ranges = fixed_range("lab")[None]
+    expected = bins_from_values(means, ranges[0] if fixed else ranges, target)
+    found = np.empty_like(expected[0]), np.empty_like(expected[1])
+
+    _kernels.uniform_bins(means, ranges, target.single, target.dual, *found)
+
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_encode_returns_the_sums_of_what_it_stores(rng: np.random.Generator) -> None:

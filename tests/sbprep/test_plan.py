@@ -124,7 +124,7 @@ def test_a_touched_file_changes_the_dates_and_nothing_else(photos: Path) -> None
     assert {name for name in before if before[name] != after[name]} == {"dates"}
 
 
-def test_a_compressed_archive_is_read_in_as_few_passes_as_memory_allows(
+def test_a_compressed_archive_is_read_in_as_few_passes_as_may_be_put_aside(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = tmp_path / "photos.tar.gz"
@@ -137,6 +137,32 @@ def test_a_compressed_archive_is_read_in_as_few_passes_as_memory_allows(
     monkeypatch.setattr(planning, "PASS_BYTES", int(plan.splits["train"].listing.sizes.sum()) // 3 + 1)
     assert [len(group) for group in group_units(plan, units)] == [3, 3, 2]
     assert [len(group) for group in group_units(small_plan(photos), units)] == [1] * 8
+
+
+def test_a_pass_makes_no_more_shards_than_a_kill_may_lose(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((70, 16, 16, 3), np.uint8))
+    plan = small_plan(tmp_path / "a.npz", images_per_shard=1)
+
+    assert [len(group) for group in group_units(plan, [plan.unit(*key) for key in plan.keys()])] == [24, 23, 23]
+
+
+def test_a_compressed_npz_is_read_in_as_few_passes_as_a_tar(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 16, 16, 3), np.uint8))
+    plan = small_plan(tmp_path / "a.npz", images_per_shard=5, workers=2)
+
+    assert [len(group) for group in group_units(plan, [plan.unit(*key) for key in plan.keys()])] == [4, 4]
+
+
+def test_passes_put_aside_at_most_half_of_the_free_disk_and_a_shard_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 16, 16, 3), np.uint8))
+    plan = small_plan(tmp_path / "a.npz", images_per_shard=5)
+    units = [plan.unit(*key) for key in plan.keys()]
+    for free, groups in ((40 * 768, [4, 4]), (20 * 768, [2, 2, 2, 2]), (0, [1] * 8)):
+        monkeypatch.setattr(planning, "free_bytes", lambda path, free=free: free)
+
+        assert [len(group) for group in group_units(plan, units)] == groups
 
 
 def test_provenance_names_convention_and_software_that_decide_the_bytes() -> None:

@@ -124,7 +124,7 @@ def test_an_empty_image_and_one_above_the_limit_are_rejected(tree):
 
     assert list(tree.read(part))[:2] == [
         Rejected("empty", "0 bytes"),
-        Rejected("too_large", "268435457 bytes, at most 268435456 are read"),
+        Rejected("too_large", "100663297 bytes, at most 100663296 are read"),
     ]
 
 

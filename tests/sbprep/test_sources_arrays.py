@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sbformat.errors import SourceError
-from sbprep.sources import arrays
-from sbprep.sources.stl10 import RecordFiles
+from sbformat.schema import FORMAT_NAME
+from sbprep.sources import arrays, hdf5, spill
+from sbprep.sources.records import RecordFiles
 
 COUNT, HEIGHT, WIDTH = 7, 5, 8
 
@@ -177,7 +178,6 @@ def test_source_survives_pickling(tmp_path, form):
     copy = pickle.loads(pickle.dumps(split.source))
 
     assert copy == split.source
-    assert copy.sequential is False
     assert len(pickle.dumps(split.source)) < 1000
     np.testing.assert_array_equal(next(iter(copy.read(split.listing))), make_images()[0])
 
@@ -282,19 +282,22 @@ def test_only_uint8_stack_needs_no_name(tmp_path, suffix):
 
 def test_large_parts_are_gathered_window_by_window(tmp_path, monkeypatch):
     split = only(arrays.splits(write(tmp_path, "gzip", make_images())))
-    monkeypatch.setattr(arrays, "GATHER_BYTES", 2 * HEIGHT * WIDTH * 3)
+    monkeypatch.setattr(hdf5, "GATHER_BYTES", 2 * HEIGHT * WIDTH * 3)
     rows = [6, 0, 3, 0, 5]
 
     np.testing.assert_array_equal(np.stack(read_all(split, rows)), make_images()[rows])
 
 
-def test_packed_member_is_inflated_once(tmp_path, monkeypatch):
-    split = only(arrays.splits(write(tmp_path, "packed npz", make_images())))
-    arrays._inflated.cache_clear()
-    for _ in range(3):
-        read_all(split)
+def test_a_compressed_npz_is_read_in_passes(tmp_path):
+    assert only(arrays.splits(write(tmp_path, "packed npz", make_images()))).source.sequential is True
 
-    assert arrays._inflated.cache_info().misses == 1
+
+def test_rows_of_a_compressed_npz_that_do_not_fit_in_memory_lie_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "IN_MEMORY", 2 * HEIGHT * WIDTH * 3)
+    split = only(arrays.splits(write(tmp_path, "packed npz", make_images())))
+    rows = [6, 0, 3, 0, 5]
+
+    np.testing.assert_array_equal(np.stack(read_all(split, rows)), make_images()[rows])
 
 
 def test_matches_files_by_suffix(tmp_path):
@@ -471,30 +474,30 @@ def test_float_labels_are_an_error(tmp_path, suffix):
         arrays.splits(path)
 
 
-def test_at_most_512_mib_are_inflated_at_once():
-    assert arrays.MAX_WHOLE == 512 * 1024**2
+def test_huge_images_are_an_error_with_the_remedy(tmp_path):
+    images = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (1, 4096, 4097, 1))
+    images.flush()
 
-
-def test_packed_array_beyond_the_limit_is_an_error_with_the_remedy(tmp_path, monkeypatch):
-    path = write(tmp_path, "packed npz", make_images())
-    monkeypatch.setattr(arrays, "MAX_WHOLE", 900)
-
-    with pytest.raises(SourceError, match=r"968 bytes when inflated, at most 900 .*np.save to an .npy"):
-        arrays.splits(path)
-
-
-def test_plain_arrays_may_exceed_the_limit(tmp_path, monkeypatch):
-    path = write(tmp_path, "npz", make_images())
-    monkeypatch.setattr(arrays, "MAX_WHOLE", 900)
-
-    np.testing.assert_array_equal(np.stack(read_all(only(arrays.splits(path)))), make_images())
+    with pytest.raises(
+        SourceError, match=r"50343936 bytes an image in RGB, at most 50331648 .*save the images as files"
+    ):
+        arrays.splits(tmp_path / "a.npy")
 
 
 def test_huge_chunks_are_an_error_with_the_remedy(tmp_path, monkeypatch):
     path = write(tmp_path, "chunked", make_images())
-    monkeypatch.setattr(arrays, "MAX_WHOLE", 300)
+    monkeypatch.setattr(hdf5, "MAX_CHUNK_BYTES", 300)
 
     with pytest.raises(SourceError, match=r"chunks of 360 bytes, at most 300 .*chunks of fewer images"):
+        arrays.splits(path)
+
+
+def test_a_shard_of_a_build_is_refused(tmp_path):
+    path = write(tmp_path, "hdf5", make_images())
+    with h5py.File(path, "a") as file:
+        file.attrs["format"] = FORMAT_NAME
+
+    with pytest.raises(SourceError, match=r"a\.h5: a shard that sbprep build wrote, expected images; build from the"):
         arrays.splits(path)
 
 
@@ -552,7 +555,6 @@ def test_file_written_anew_is_rejected_as_changed(tmp_path, form):
 def test_damaged_file_with_its_old_time_rejects_each_row(tmp_path, form):
     path = write(tmp_path, form, make_images(100))
     split = only(arrays.splits(path))
-    arrays._inflated.cache_clear()
     stamp = path.stat().st_mtime_ns
     os.truncate(path, 600)
     os.utime(path, ns=(stamp, stamp))

@@ -11,7 +11,7 @@ import pytest
 from skimage.color import rgb2lab
 
 from sbformat.errors import ConfigError
-from sbprep.sources import builtin
+from sbprep.sources import builtin, builtin_drawing, builtin_noise
 from sbprep.sources.builtin import LABEL_NAMES, MATERIALS, SHAPES, BuiltinSource, splits
 
 #: numpy functions that are exactly rounded or move values about: the same bytes on every machine.
@@ -103,7 +103,9 @@ def test_every_class_has_its_bytes():
 
 def test_only_exactly_rounded_operations_are_used():
     """Sines, powers, sums and matrix products differ in the last bit between machines and numpy versions."""
-    nodes = list(ast.walk(ast.parse(Path(builtin.__file__).read_text(encoding="utf-8"))))
+    modules = (builtin, builtin_drawing, builtin_noise)
+    trees = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in modules]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
     used = {(n.value.id, n.attr) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
 
     assert {name for module, name in used if module == "np"} <= EXACT
@@ -196,7 +198,7 @@ def test_images_use_the_range_of_lightness_and_color(pictures):
 
 
 def test_each_palette_serves_several_classes_and_no_material_or_shape_twice():
-    table = np.array(builtin._PALETTE_OF)
+    table = np.array(builtin_drawing._PALETTE_OF)
 
     assert np.bincount(table.ravel()).tolist() == [4] * 5
     assert all(len(set(row)) == len(row) for row in (*table.tolist(), *table.T.tolist()))

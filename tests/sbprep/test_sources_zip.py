@@ -98,7 +98,7 @@ def test_a_member_that_declares_too_much_is_rejected_unread(tmp_path, field):
     data[directory + field : directory + field + 4] = struct.pack("<I", MAX_MEMBER_BYTES + 1)
     (tmp_path / "a.zip").write_bytes(data)
 
-    assert list(tree.read(tree.files())) == [Rejected("too_large", "268435457 bytes, at most 268435456 are read")]
+    assert list(tree.read(tree.files())) == [Rejected("too_large", "100663297 bytes, at most 100663296 are read")]
 
 
 def test_a_zip_after_something_else_in_the_file_is_read(tmp_path):

@@ -24,10 +24,13 @@ from builds import (
 )
 from sbformat.errors import BuildError, ManifestError, ShardError, SourceError
 from sbformat.manifest import Manifest
-from sbformat.schema import values_from_image
+from sbformat.schema import Colorspace, values_from_image
+from sbprep.discard import clear_journals, discard
 from sbprep.journal import Journal, read_journal
 from sbprep.pipeline import build
-from sbprep.store import Store, clear_journals, discard, merge
+from sbprep.plan import Plan
+from sbprep.seal import merge
+from sbprep.store import Store, Survey, survey
 
 FOREIGN = ("notes.txt", "train/shard-list.h5", "train/.shard-00000.h5.swp", "train/.notes.tmp", ".shard-x.1.tmp")
 
@@ -139,6 +142,24 @@ def test_a_manifest_that_came_before_its_journal_went_is_complete(photos: Path, 
         assert tree(tmp_path) == whole
 
 
+def test_a_build_that_another_one_overtook_makes_nothing_again(
+    photos: Path, prepared: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(plan: Plan, colorspace: Colorspace) -> Survey:
+        found = survey(plan, colorspace)
+        monkeypatch.undo()
+        small_build(photos, tmp_path)  # ends between the look and the lock
+        return found
+
+    monkeypatch.setattr("sbprep.store.survey", overtaken)
+    store = Store(small_plan(photos, tmp_path), "rgb")
+
+    assert store.missing == set()
+    assert store.finish() == Manifest.read(tmp_path / "rgb")
+    store.close()
+    assert tree(tmp_path / "rgb") == tree(prepared.root)
+
+
 # Merging
 
 
@@ -159,7 +180,9 @@ def test_more_partitions_than_shards_merge_too(photos: Path, prepared: Manifest,
 def test_merging_names_the_shards_that_are_missing(photos: Path, tmp_path: Path) -> None:
     partial_build(photos, tmp_path, 1, 3)
 
-    with pytest.raises(ManifestError, match=r"split train: 1 of 3 shards are missing \(number 1\). Run the partitions"):
+    with pytest.raises(
+        ManifestError, match=r"rgb: 1 of 3 shards are missing, those of 1 partition: 2/3. Run sbprep build"
+    ):
         merge(tmp_path)
     small_build(photos, tmp_path, partition=(2, 3))
     assert merge(tmp_path)[0].splits["train"].images == 40
@@ -197,12 +220,31 @@ def test_merging_misses_a_shard_that_was_removed(photos: Path, tmp_path: Path) -
         merge(tmp_path)
 
 
-def test_there_is_nothing_to_merge_without_partitions(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"nothing to merge .no journal of a partition there"):
+def test_there_is_nothing_to_merge_without_partitions(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"nothing to merge, no partition was built there"):
         merge(tmp_path)
-    small_build(photos, tmp_path)
-    with pytest.raises(ManifestError, match=r"nothing to merge .rgb complete already"):
-        merge(tmp_path)
+    with pytest.raises(ManifestError, match=r"nowhere: no such folder"):
+        merge(tmp_path / "nowhere")
+
+
+def test_what_is_complete_is_merged_already(own_prepared: Manifest) -> None:
+    assert merge(own_prepared.root.parent) == []
+
+
+def test_merging_a_build_that_was_not_parted_says_how_it_goes_on(own_prepared: Manifest, photos: Path) -> None:
+    root = partial_build(photos, own_prepared.root.parents[1] / "new", 1)
+    (root / "journal-1-of-3.jsonl").rename(root / "journal.jsonl")
+
+    with pytest.raises(ManifestError, match=r"2 of 3 shards are missing, its build is not finished. Run its command"):
+        merge(root.parent)
+
+
+def test_merging_names_every_partition_that_is_missing_over_all_splits(tmp_path: Path) -> None:
+    write_images(write_images(tmp_path / "photos", 40), 40, "val")  # 3 shards each
+    partial_build(tmp_path / "photos", tmp_path / "out", 1, 4, of=4)
+
+    with pytest.raises(ManifestError, match=r"3 of 6 shards are missing, those of 2 partitions: 2/4, 3/4. Run"):
+        merge(tmp_path / "out")
 
 
 def test_journals_that_say_nothing_do_not_merge(tmp_path: Path) -> None:
@@ -362,7 +404,7 @@ def test_a_complete_folder_of_other_images_is_an_error(own_photos: Path, tmp_pat
     small_build(own_photos, tmp_path / "out")
     write_image(own_photos / "train/cat/new.png")
 
-    with pytest.raises(SourceError, match=r"40 images of --source .* then, 41 images of --source .* now"):
+    with pytest.raises(SourceError, match=r"\(--source .*: 40 then, 41 now\). A prepared set stays"):
         small_build(own_photos, tmp_path / "out")
 
 

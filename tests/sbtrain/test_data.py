@@ -3,7 +3,9 @@
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +110,27 @@ def test_a_thousand_early_breaks_leave_no_thread_and_no_file(lab: Manifest, cach
             break
 
     assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == (files, threads)
+
+
+@pytest.mark.parametrize("cache", RESIDENCES)
+def test_a_batch_that_is_held_is_never_written_over(lab: Manifest, cache: str) -> None:
+    expected = [content(batch) for batch in loader(lab, cache).batches(0, 20)]
+
+    held = list(loader(lab, cache).batches(0, 20))
+
+    assert [content(batch) for batch in held] == expected
+
+
+@pytest.mark.parametrize("piece", [lambda b: b["image"][3:4, 1].numpy(), lambda b: b.parts(2)[1]["image"].numpy()[1:]])
+def test_a_piece_of_a_batch_keeps_its_memory(lab: Manifest, piece: Callable[[Batch], Any]) -> None:
+    batches = loader(lab, "host").batches(0, 40)
+    kept = piece(next(batches))
+    before = np.array(kept)
+
+    for _ in batches:
+        pass
+
+    assert np.array_equal(kept, before)
 
 
 def test_waiting_for_data_is_measured(lab: Manifest) -> None:

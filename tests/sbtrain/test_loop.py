@@ -15,11 +15,12 @@ from runs import CPU, checkpoints, lines, outcome, small_parts
 from sbformat.manifest import Manifest
 from sbtrain import events
 from sbtrain.data import Batch, Loader
-from sbtrain.loop import Ended, Habits, gradient_norm, train
+from sbtrain.loop import Ended, Habits, train
 from sbtrain.methods import Method
 from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
 from sbtrain.progress import ProgressPrinter, progress_text
 from sbtrain.runtime import RunError, StopRequest
+from sbtrain.step import gradient_norm
 
 HABITS = Habits(log_every=1, checkpoint_every=4, keep_last=9)
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sbformat.errors import FormatError
 from sbformat.manifest import fsync_folder
+from sbtrain.tensor_files import load_tensors, save_tensors
 
 MANIFEST = "MANIFEST.json"
 FORMAT = "sbtrain-checkpoint"
@@ -55,7 +54,7 @@ class Checkpoint:
         CheckpointError
             Names or shapes differ.
         """
-        tensors = _load(self.path / "model.safetensors")
+        tensors = load_tensors(self.path / "model.safetensors")
         own = model.state_dict()
         differ = sorted(set(tensors) ^ set(own)) or [k for k in own if own[k].shape != tensors[k].shape]
         if differ:
@@ -67,7 +66,7 @@ class Checkpoint:
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the moments into `optimizer`."""
-        tensors = _load(self.path / "optim.safetensors")
+        tensors = load_tensors(self.path / "optim.safetensors")
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             number, field = name.split("/")
@@ -96,8 +95,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         temporary.mkdir()
-        _save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
-        _save_tensors(temporary / "optim.safetensors", dict(_optimizer_tensors(optimizer)))
+        for name, tensors in (("model", model.state_dict()), ("optim", dict(_optimizer_tensors(optimizer)))):
+            save_tensors(temporary / f"{name}.safetensors", tensors)
+            _fsync(temporary / f"{name}.safetensors")
         state = {"format": FORMAT, "version": VERSION, "step": step, **state}
         _write(temporary / "state.json", json.dumps(state, indent=1).encode())
         files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
@@ -107,8 +107,6 @@ def save(
             shutil.rmtree(final)
         temporary.replace(final)
         fsync_folder(folder)
-    except SafetensorError as error:
-        raise OSError(f"{final}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Checkpoint(final, state)
@@ -234,22 +232,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, 
         for field, value in fields.items():
             if value is not None:
                 yield f"{number}/{field}", torch.as_tensor(value)
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file({name: _plain(tensor) for name, tensor in tensors.items()}, path)
-    _fsync(path)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    # safetensors refuses tensors that share memory, as views of one flat tensor do.
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = load_file(path)
-    return tensors
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,6 +13,8 @@ from sbformat.errors import ConfigError, SplitbrainError
 #: Command -> (module, its click command, help in the list). Loaded when called: torch takes a second or two.
 COMMANDS = {
     "pretrain": ("sbtrain.pretrain_cli", "pretrain_command", "Pretrain a network on shards."),
+    "finetune": ("sbtrain.finetune_cli", "finetune_command", "Few-shot classifiers on a pretrained network."),
+    "bench": ("sbtrain.bench_cli", "bench_command", "Measure loader and training steps on this machine."),
     "presets": ("sbtrain.pretrain_cli", "presets_command", "List presets, or print every field of one."),
 }
 

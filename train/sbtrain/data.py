@@ -8,28 +8,20 @@ Axes: B images of a batch.
 
 from __future__ import annotations
 
-import queue
 import re
 import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 import numpy as np
 
 from sbformat.errors import ConfigError
 from sbformat.permutation import permute
-from sbtrain.residence import (
-    Batch,
-    Cache,
-    DeviceResidence,
-    HostResidence,
-    MappedResidence,
-    Residence,
-    Rows,
-    SplitReader,
-    reside,
-)
+from sbtrain.batch import Batch
+from sbtrain.reader import Rows, SplitReader
+from sbtrain.residence import Cache, DeviceResidence, HostResidence, MappedResidence, Residence, reside
 
 __all__ = [
     "Batch",
@@ -142,40 +134,48 @@ class Loader:
             for epoch, rows in self._rows(start, stop):
                 yield replace(self.residence.fetch(rows), epoch=epoch)
             return
-        ahead: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH)
+        ready: SimpleQueue[Batch | BaseException | None] = SimpleQueue()
+        room: SimpleQueue[None] = SimpleQueue()  # an entry for each batch that may be prepared
         stopping = threading.Event()
-        worker = threading.Thread(target=self._prefetch, args=(start, stop, ahead, stopping), daemon=True)
+        worker = threading.Thread(target=self._prefetch, args=(start, stop, ready, room, stopping), daemon=True)
+        for _ in range(PREFETCH):
+            room.put(None)
         worker.start()
         try:
-            while True:
-                begun = time.perf_counter()
-                batch = ahead.get()
-                self.waiting.seconds += time.perf_counter() - begun
-                self.waiting.batches += 1
-                if batch is None:
-                    return
-                if isinstance(batch, BaseException):
-                    raise batch
+            while (batch := self._wait_for(ready)) is not None:
+                room.put(None)
                 yield batch.arrived()
         finally:
             stopping.set()
-            while worker.is_alive():  # let a blocked put go through
-                try:
-                    ahead.get_nowait()
-                except queue.Empty:
-                    worker.join(0.01)
+            room.put(None)
+            worker.join()
+
+    def _wait_for(self, ready: SimpleQueue[Batch | BaseException | None]) -> Batch | None:
+        begun = time.perf_counter()
+        batch = ready.get()
+        self.waiting.seconds += time.perf_counter() - begun
+        self.waiting.batches += 1
+        if isinstance(batch, BaseException):
+            raise batch
+        return batch
 
     def _prefetch(
-        self, start: int, stop: int, ahead: queue.Queue[Batch | BaseException | None], stopping: threading.Event
+        self,
+        start: int,
+        stop: int,
+        ready: SimpleQueue[Batch | BaseException | None],
+        room: SimpleQueue[None],
+        stopping: threading.Event,
     ) -> None:
         try:
             for epoch, rows in self._rows(start, stop):
+                room.get()
                 if stopping.is_set():
                     return
-                ahead.put(replace(self.residence.fetch(rows), epoch=epoch))
-            ahead.put(None)
+                ready.put(replace(self.residence.fetch(rows), epoch=epoch))
+            ready.put(None)
         except BaseException as error:  # the consumer raises it where it waits
-            ahead.put(error)
+            ready.put(error)
 
     def _rows(self, start: int, stop: int) -> Iterator[tuple[int, Rows]]:
         step = start

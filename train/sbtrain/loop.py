@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
-
 from sbtrain import checkpoint
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Loader
-from sbtrain.guard import Guard
+from sbtrain.graphs import GraphedStep
 from sbtrain.methods import Method
 from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
-from sbtrain.optim import build_optimizer, learning_rate
+from sbtrain.optim import learning_rate
 from sbtrain.runtime import RunError, Runtime, StopRequest
+from sbtrain.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,8 @@ class Habits:
     """Keep the checkpoint of lowest mean training loss as well."""
     stop_after: int | None = None
     """End, resumably, when this many steps are done in all."""
+    graphs: bool = False
+    """Replay steps as CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,8 @@ def train(
     """
     steps = config.epochs * loader.steps_per_epoch
     folder = run_dir / "checkpoints"
-    nn.Module.to(method, runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    optimizer = build_optimizer(
-        parameters, config.optimizer, config.lr, config.weight_decay, config.momentum, runtime.fused
-    )
-    guard = Guard(method, optimizer, gated=runtime.fused)
-    totals = Totals(runtime.device)
+    learn = GraphedStep(config, method, runtime, say) if habits.graphs else Step(config, method, runtime)
+    guard, totals = learn.guard, learn.totals
     watch = Stopwatch(config.batch_size, loader.waiting, runtime.device, *flops)
     line_mark: list[float] = []  # readings of `totals` at the last line and at the last regular checkpoint
     save_mark: list[float] = []
@@ -115,7 +110,7 @@ def train(
             "regular": regular,
         }  # fmt: skip
         metrics.sync()
-        checkpoint.save(folder, step, method, optimizer, state)
+        checkpoint.save(folder, step, method, learn.optimizer, state)
         checkpoint.prune(folder, step, habits.keep_last, habits.keep_best)
 
     def try_to_save(regular: bool = True) -> None:
@@ -130,7 +125,8 @@ def train(
         if found is None:
             return None
         found.load_model(method)
-        found.load_optimizer(optimizer)
+        found.load_optimizer(learn.optimizer)
+        learn.reset()
         state, marks = found.state, found.state["totals"]
         totals.load(marks["names"], marks["sums"])
         line_mark, save_mark, shift, rollbacks = marks["line"], marks["save"], state["shift"], state["rollbacks"]
@@ -144,8 +140,6 @@ def train(
         save(regular=True)  # a disk that cannot take it is found out now, and a rollback has somewhere to go
     else:
         say(f"going on from step {step} of {steps}")
-    if config.compile:
-        compile_networks(method)
     saved = step
     batches = loader.batches(step + shift, steps + shift)
     method.train()
@@ -157,20 +151,7 @@ def train(
             lr = learning_rate(
                 step, steps, loader.steps_per_epoch, config.lr, config.schedule, config.warmup, config.decay
             )
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.zero_grad(set_to_none=True)
-            guard.keep()
-            losses = []
-            for part in batch.parts(config.accumulate):
-                with runtime.autocast():
-                    loss, logs = method.loss(part)
-                torch.autograd.backward(loss / config.accumulate)
-                losses.append(torch.stack([loss.detach(), *logs.values()]))
-            mean = torch.stack(losses).mean(0)
-            finite = torch.isfinite(gradient_norm(parameters, config.clip)) & torch.isfinite(mean[0])
-            guard.step(finite)
-            totals.add(["loss", *logs], mean, finite)
+            learn(batch, lr)
             watch.tick()
             step += 1
             # ------------------------------------------------------------------------ once in a while: the rest
@@ -210,18 +191,6 @@ def train(
         batches.close()
         metrics.close()
     return Ended(step, steps, stop.signal, went_back)
-
-
-def gradient_norm(parameters: list[nn.Parameter], clip: float) -> Tensor:
-    """Return the norm of all gradients together, and scale them down to `clip` if that is not 0."""
-    return torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
-
-
-def compile_networks(method: Method) -> None:
-    """Compile every network of `method` in place: the names in its state stay as they are."""
-    for name, child in method.named_children():
-        if name != "inputs":
-            child.compile()
 
 
 def _line(

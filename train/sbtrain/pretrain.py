@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,14 @@ from sbtrain.build import build_loader, build_method, count_flops, open_split
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache, Loader, SplitReader
 from sbtrain.flops import peak_flops
+from sbtrain.graphs import refuse
 from sbtrain.loop import Ended, Habits, Progress, train
 from sbtrain.methods import Method
 from sbtrain.networks import parameter_count
 from sbtrain.optim import MOMENTS
-from sbtrain.progress import bytes_text, duration_text
+from sbtrain.progress import bytes_text
 from sbtrain.run_folder import data_record, open_run, read_run, write_result
 from sbtrain.runtime import RunError, Runtime, StopRequest, only_one, set_up
-
-DRY_STEPS = 4
-"""Steps that a dry run times, after the one that warms up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,9 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
+    """What a run is made of, before it has a folder."""
+
     manifest: Manifest
     runtime: Runtime
     method: Method
@@ -68,7 +66,7 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
     SplitbrainError
         Shards, options or the run folder do not allow it, or the run failed.
     """
-    parts = _prepare(request)
+    parts = prepare(request)
     run_dir = request.run_dir or Path("runs") / default_name(request, parts.manifest)
     with only_one(run_dir):
         config, data = request.config, data_record(parts.manifest, request.config.split)
@@ -90,55 +88,6 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
         if ended.complete:
             write_result(run_dir, "pretrain", summarize(run_dir, ended, request, parts))
     return run_dir, ended
-
-
-def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None], progress: Progress) -> list[str]:
-    """Try a run in a temporary folder: one step, one save, one resume, a few steps more.
-
-    Returns
-    -------
-    list of str
-        Estimates of time, memory and disk, a sentence each.
-
-    Raises
-    ------
-    SplitbrainError
-        As the run itself would, or the resumed weights are others than the saved ones.
-    """
-    with tempfile.TemporaryDirectory(prefix="sbtrain-dry-") as folder:
-        run_dir = Path(folder)
-        parts = _prepare(request)
-        if request.verify:
-            verify(parts.reader)
-        loader = build_loader(request.config, parts.reader, parts.runtime, request.cache)
-        say(describe(request, parts.manifest, parts.runtime, parts.method, loader))
-        steps = request.config.epochs * loader.steps_per_epoch
-
-        def run(method: Method, stop_after: int) -> Ended:
-            habits = replace(request.habits, stop_after=stop_after)
-            return train(request.config, method, loader, run_dir, parts.runtime, habits, stop, say, progress)
-
-        run(parts.method, 1)
-        saved = checkpoint.latest(run_dir / "checkpoints", say)
-        assert saved is not None, "train ends with a save"
-        size = sum(path.stat().st_size for path in saved.path.iterdir())
-        resumed = build_method(request.config, parts.manifest)
-        _check_weights(saved, resumed, parts.method)
-        begun = time.perf_counter()
-        ended = run(resumed, min(steps, 1 + DRY_STEPS))
-        seconds = (time.perf_counter() - begun) / max(1, ended.step - 1)
-        parts.reader.close()
-    room = size * _copies(request.habits)
-    lines = [
-        "one step, one save and one resume went well",
-        f"time: {duration_text(seconds * steps)} for {steps:,} steps at {request.config.batch_size / seconds:,.0f} images/s",
-        f"disk: {bytes_text(room)} for {_copies(request.habits)} checkpoints of {bytes_text(size)}",
-    ]
-    if parts.runtime.device.type == "cuda":
-        lines.append(f"device memory: {bytes_text(torch.cuda.max_memory_allocated(parts.runtime.device))}")
-    else:
-        lines.append(f"memory: {bytes_text(_peak_memory())}")
-    return lines
 
 
 def default_name(request: Request, manifest: Manifest) -> str:
@@ -171,11 +120,11 @@ def check_room(run_dir: Path, method: Method, config: PretrainConfig, habits: Ha
         The disk is too small.
     """
     size = checkpoint.estimate_bytes(method, MOMENTS[config.optimizer])
-    needed = size * _copies(habits) - checkpoint.folder_bytes(run_dir / "checkpoints")
+    needed = size * copies(habits) - checkpoint.folder_bytes(run_dir / "checkpoints")
     free = shutil.disk_usage(run_dir).free
     if needed > free:
         raise RunError(
-            f"{run_dir}: {bytes_text(free)} free, {bytes_text(needed)} needed for {_copies(habits)} checkpoints of "
+            f"{run_dir}: {bytes_text(free)} free, {bytes_text(needed)} needed for {copies(habits)} checkpoints of "
             f"{bytes_text(size)}. Make room, lower --keep-last, or use another --run-dir"
         )
 
@@ -197,7 +146,7 @@ def describe(request: Request, manifest: Manifest, runtime: Runtime, method: Met
     )
 
 
-def summarize(run_dir: Path, ended: Ended, request: Request, parts: _Parts) -> dict[str, Any]:
+def summarize(run_dir: Path, ended: Ended, request: Request, parts: Parts) -> dict[str, Any]:
     """Return the content of results/pretrain.json."""
     lines = [json.loads(text) for text in (run_dir / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(line["speed"]["seconds"] for line in lines)
@@ -223,27 +172,30 @@ def summarize(run_dir: Path, ended: Ended, request: Request, parts: _Parts) -> d
     }
 
 
-def _prepare(request: Request) -> _Parts:
+def prepare(request: Request) -> Parts:
+    """Open the shards, set torch up and build the method.
+
+    Raises
+    ------
+    SplitbrainError
+        Shards or options do not allow it.
+    """
     manifest = open_manifest(request.shards, request.colorspace)
     config = request.config
     if config.split not in manifest.splits:
         raise RunError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {config.split}. Use --split")
     runtime = set_up(request.device, config.precision, config.mode, config.seed)
+    if request.habits.graphs:
+        refuse(config, runtime)
     method = build_method(config, manifest)
     reader = open_split(config, manifest, method)
     # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
-    return _Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name)))
+    return Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name)))
 
 
-def _check_weights(saved: checkpoint.Checkpoint, fresh: Method, trained: Method) -> None:
-    saved.load_model(fresh)
-    there, expected = fresh.state_dict(), trained.state_dict()
-    if any(not torch.equal(there[name], tensor.cpu()) for name, tensor in expected.items()):
-        raise RunError(f"{saved.path}: came back with other weights than were saved. Check the disk and the memory")
-
-
-def _copies(habits: Habits) -> int:
+def copies(habits: Habits) -> int:
+    """Return how many checkpoints may be on disk at once."""
     return habits.keep_last + habits.keep_best + 1  # one more while the next is written
 
 
@@ -252,9 +204,3 @@ def _other_torch(run_dir: Path) -> str:
     if versions.get("torch") in (None, torch.__version__):
         return ""
     return f", begun with torch {versions['torch']}: with {torch.__version__} the last bits may differ"
-
-
-def _peak_memory() -> int:
-    import resource  # not on every platform, and a dry run alone needs it
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

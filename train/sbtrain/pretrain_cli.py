@@ -14,9 +14,10 @@ import click
 from sbformat.schema import COLORSPACES, SPLITS
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache
+from sbtrain.dry_run import dry_run, sentences
 from sbtrain.loop import Ended, Habits
 from sbtrain.presets import load_preset, preset_names, resolve
-from sbtrain.pretrain import Request, dry_run, pretrain
+from sbtrain.pretrain import Request, pretrain
 from sbtrain.progress import ProgressPrinter
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
 
@@ -94,6 +95,7 @@ def _field_options(function: F) -> F:
 @click.option("--keep-best", is_flag=True, help="Keep the one of lowest mean training loss as well.")
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, metavar="STEPS")
 @click.option("--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; the same command goes on.")
+@click.option("--graphs", is_flag=True, help="Replay steps as CUDA graphs; not yet tried on a GPU.")
 @click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")
 def pretrain_command(dry: bool, **options: Any) -> None:
     """Pretrain a network on shards; the same command goes on where an earlier one stopped.
@@ -114,7 +116,7 @@ def pretrain_command(dry: bool, **options: Any) -> None:
     stop = StopRequest()
     with stop.listening(), ProgressPrinter() as progress:
         if dry:
-            lines = dry_run(request, stop, progress.say, progress)
+            lines = sentences(request, dry_run(request, stop, progress.say, progress))
             progress.say("")
             click.echo("\n".join(lines))
             return

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from sbformat.absent import JOURNALS
 from sbformat.errors import ConfigError, SourceError
+from sbformat.manifest import MANIFEST_NAME
 from sbformat.permutation import permute
+from sbformat.schema import COLORSPACES, FORMAT_NAME
 from sbprep.config import BuildConfig
 from sbprep.sources import arrays, builtin, celeba, cifar, layout, stl10, webdataset
 from sbprep.sources.archive import open_tree
+from sbprep.sources.array_files import PackedRows
 from sbprep.sources.base import SPLITS, Split
+from sbprep.sources.tar import TarTree
 
 __all__ = ["DATASETS", "open_splits"]
 
@@ -62,7 +67,7 @@ def open_splits(config: BuildConfig) -> dict[str, Split]:
     else:
         found = _from_paths(config)
     found = layout.join_labels({name: found[name] for name in SPLITS if name in found})
-    return {name: _limited(split, config) for name, split in found.items()}
+    return {name: _limited(_with_scratch(split, config.out), config) for name, split in found.items()}
 
 
 def _from_paths(config: BuildConfig) -> dict[str, Split]:
@@ -70,12 +75,38 @@ def _from_paths(config: BuildConfig) -> dict[str, Split]:
     for name, path in config.paths.items():
         if not path.exists():
             raise SourceError(f"{path}: no such file or folder (given as --{name})")
+        _refuse_prepared(path)
         splits = _whole(path, config.dataset) if name == "source" else {name: _one(path, config.dataset, name)}
         for split, content in splits.items():
             if split in found:
                 raise ConfigError(f"split {split} is given twice: by --source, which has one, and by --{split}")
             found[split] = content
     return found
+
+
+def _refuse_prepared(path: Path) -> None:
+    """Raise `SourceError` for the output of a build: a data_cache folder, a color space's or a split's folder in it."""
+    roots = [path, *(path / name for name in COLORSPACES), *([path.parent] if path.name in SPLITS else [])]
+    ours = next((root for root in roots if _is_prepared(root)), None)
+    if ours:
+        raise SourceError(
+            f"{path}: holds shards that sbprep build wrote ({ours}), expected images; "
+            "give the images that they were made of, or look at them with `sbprep inspect`"
+        )
+
+
+def _is_prepared(root: Path) -> bool:
+    # Journals are looked for by pattern, but not among a million images: under the names of color spaces only.
+    journals = root.glob(JOURNALS) if root.name in COLORSPACES else ()
+    return any(_is_ours(file) for file in (root / MANIFEST_NAME, *journals))
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:  # a manifest.json may be anybody's
+            return FORMAT_NAME.encode() in stream.read(256)
+    except OSError:  # not there; or not readable, which the adapter reports
+        return False
 
 
 def _adapter_of(path: Path, dataset: str) -> str:
@@ -98,6 +129,13 @@ def _one(path: Path, dataset: str, split: str) -> Split:
     if len(splits) == 1:  # one unnamed set of images, such as an .npy file: it is what it is given as
         return next(iter(splits.values()))
     raise SourceError(f"{path}: {adapter} data with {', '.join(splits)}, no split {split}. Pass it as --source")
+
+
+def _with_scratch(split: Split, folder: Path) -> Split:
+    """Let passes over compressed files put images aside in `folder`."""
+    if not isinstance(split.source, TarTree | PackedRows):
+        return split
+    return replace(split, source=replace(split.source, scratch=folder.absolute()))
 
 
 def _limited(split: Split, config: BuildConfig) -> Split:

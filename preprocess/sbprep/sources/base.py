@@ -88,8 +88,8 @@ class Listing:
 class Source(Protocol):
     """A readable set of images: small, picklable, immutable.
 
-    ``sequential`` says that reading any part costs a pass over the whole (a compressed tar); the build then reads
-    several shards in one pass.
+    ``sequential`` says that reading any part costs a pass over the whole (a compressed tar or .npz), which is over
+    when the first item comes; the build then reads several shards in one pass.
     """
 
     @property
@@ -98,7 +98,13 @@ class Source(Protocol):
         ...
 
     def read(self, part: Listing) -> Iterator[Item]:
-        """Yield one item for each row of `part`, in the order of `part`. A bad image is a `Rejected`, never a raise."""
+        """Yield one item for each row of `part`, in the order of `part`. A bad image is a `Rejected`, never a raise.
+
+        Raises
+        ------
+        MachineError
+            The disk, the network or the system fails (`failures`): that says nothing about the image.
+        """
         ...
 
 

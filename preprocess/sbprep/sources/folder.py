@@ -12,7 +12,8 @@ import numpy as np
 
 from sbformat.errors import SourceError
 from sbprep.sources.base import Item, Listing, Rejected
-from sbprep.sources.tree import is_hidden, read_range, refusal_of, refusal_of_size
+from sbprep.sources.failures import raise_if_machine, refusal_of
+from sbprep.sources.tree import is_hidden, read_range, refusal_of_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class FolderTree:
         return Listing(names=list(names), sizes=np.array(sizes, np.int64), stamps=np.array(stamps, np.int64))
 
     def read(self, part: Listing) -> Iterator[Item]:
-        """Yield the bytes of each file, or why it cannot be used."""
+        """Yield the bytes of each file, or why it cannot be used; `MachineError` where the disk or the system fails."""
         root = str(self.root)
         for name, size in zip(part.names, part.sizes.tolist(), strict=True):
             yield _read_file(f"{root}/{name}", size)
@@ -73,7 +74,8 @@ def _scan(root: str) -> Iterator[tuple[str, int, int]]:
 def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:
     try:
         found = entry.stat()
-    except OSError:  # a link that leads nowhere: silence would lose an image without a word
+    except OSError as err:  # a link that leads nowhere: silence would lose an image without a word
+        raise_if_machine(err, entry.path)
         return 0, 0
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
@@ -83,22 +85,25 @@ def _read_file(path: str, listed: int) -> Item:
         # Without O_NONBLOCK a pipe that took the place of the file would hold up the build for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as err:
-        return refusal_of(err)
+        return refusal_of(err, path)
     try:
         return _read_open_file(descriptor, listed)
     except OSError as err:
-        return refusal_of(err)
+        return refusal_of(err, path)
     finally:
         os.close(descriptor)
 
 
 def _read_open_file(descriptor: int, listed: int) -> Item:
+    refusal = refusal_of_size(listed)
+    if not refusal and len(data := os.read(descriptor, listed + 1)) == listed:
+        return data  # nearly always; asking for size and type first takes half as long again
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         return Rejected("unreadable", "listed as a file, now something else")
     size = found.st_size
     if size == listed:
-        if refusal := refusal_of_size(size):
+        if refusal:
             return refusal
         data = read_range(descriptor, size + 1, 0)
         if len(data) == listed:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from sbformat.errors import SourceError
+from sbprep.sources.failures import raise_if_machine
 
 #: All that tarfile and the decompressors raise for damaged archives; found by flipping bits.
 BROKEN = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
@@ -39,7 +40,8 @@ def is_tar(path: Path) -> bool:
     try:
         with opener(path) if opener else path.open("rb") as stream:
             head = stream.read(BLOCK)
-    except BROKEN:
+    except BROKEN as err:
+        raise_if_machine(err, path)
         return True  # compressed and broken: the listing says where
     if head == bytes(BLOCK):
         return True
@@ -47,11 +49,12 @@ def is_tar(path: Path) -> bool:
 
 
 def decompressor(path: Path) -> Callable[[Path], Any] | None:
-    """Return what opens the compressed file, None for a plain or missing one."""
+    """Return what opens the compressed file, None for a plain or missing one; `MachineError` if the disk fails."""
     try:
         with path.open("rb") as file:
             head = file.read(10)
-    except OSError:
+    except OSError as err:
+        raise_if_machine(err, path)
         return None
     if head.startswith(b"BZh") and head[4:] == b"1AY&SY":  # all ten bytes: a plain tar begins with a file name
         return bz2.open
@@ -76,6 +79,8 @@ def walk(path: Path) -> Generator[tuple[int, tarfile.TarFile, tarfile.TarInfo], 
 
     Raises
     ------
+    MachineError
+        The disk or the system fails.
     SourceError
         The tar is broken anywhere. Only the end-of-archive blocks of a plain tar may be missing.
     """
@@ -92,6 +97,7 @@ def walk(path: Path) -> Generator[tuple[int, tarfile.TarFile, tarfile.TarInfo], 
             while opener and stream.read(1 << 20):  # the checksum of a compressed stream comes last
                 pass
     except BROKEN as err:
+        raise_if_machine(err, path)
         raise SourceError(
             f"{path}: broken tar, {count} members read before ({type(err).__name__}: {err}); copy or download it again"
         ) from err

@@ -1,20 +1,23 @@
 """Tars as a tree: one or several, plain or compressed, never extracted to disk.
 
 The images of a plain tar are read in any order, by the offset that the listing keeps; those of a compressed one in a
-pass from its beginning.
+pass from its beginning, which puts what it meets aside (`spill`).
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+import numpy as np
+
 from sbformat.errors import SourceError
 from sbprep.sources.base import Item, Listing, Rejected
+from sbprep.sources.failures import raise_if_machine, refusal_of
 from sbprep.sources.members import (
     NOT_A_FILE,
     REFUSED,
@@ -29,8 +32,9 @@ from sbprep.sources.members import (
     refusal_of_member,
     stamp_of,
 )
+from sbprep.sources.spill import Spill
 from sbprep.sources.strict_tar import BLOCK, BROKEN, decompressor, size_in_header, walk
-from sbprep.sources.tree import is_unsafe, read_range, refusal_of
+from sbprep.sources.tree import is_unsafe, read_range
 
 _INT64_MAX = (1 << 63) - 1
 _OPEN_TARS = 64
@@ -41,9 +45,11 @@ class TarTree:
     """One or several tar files, plain or compressed.
 
     Keys are int64 (N, 2): which tar, and the offset of the content or, in a compressed tar, the number of the member.
+    `scratch` is the folder in which a pass keeps encoded images, see `Spill`.
     """
 
     paths: tuple[Path, ...]
+    scratch: Path | None = None
 
     @property
     def sequential(self) -> bool:
@@ -81,20 +87,27 @@ class TarTree:
         return listing_of(found, self.where)
 
     def read(self, part: Listing) -> Iterator[Item]:
-        """Yield the bytes of each image. Those of compressed tars are all read first, in one pass over each tar."""
+        """Yield the bytes of each image. Those of compressed tars are all put aside first, in one pass over each tar.
+
+        Raises
+        ------
+        MachineError
+            The disk or the system fails, see `failures`.
+        BuildError
+            There is no room to put images aside.
+        """
         keys = keys_of(part)
-        streamed = {
-            which: _read_stream(path, part, [row for row, key in enumerate(keys) if key[0] == which])
-            for which in {which for which, _ in keys}
-            if decompressor(path := self.paths[which])
-        }
-        with _OpenTars() as tars:
+        used = {which: self.paths[which] for which in sorted({which for which, _ in keys})}
+        packed = {which: path for which, path in used.items() if decompressor(path)}
+        with _OpenTars() as tars, Spill(self.scratch) as spill:
+            for which, path in packed.items():
+                _put_aside(path, which, part, spill)
             for row, (which, place) in enumerate(keys):
                 size = int(part.sizes[row])
                 if refusal := refusal_of_member(place, size):
                     yield refusal
-                elif which in streamed:
-                    yield streamed[which][place]
+                elif which in packed:
+                    yield spill.get((which, place))
                 else:
                     yield _read_plain(tars, self.paths[which], place, size)
 
@@ -145,32 +158,36 @@ def _read_plain(tars: _OpenTars, path: Path, offset: int, size: int) -> Item:
     try:
         data = read_range(tars.descriptor(path), BLOCK + size, offset - BLOCK)
     except OSError as err:
-        return refusal_of(err)
+        return refusal_of(err, path)
     if len(data) < BLOCK + size or size_in_header(data[:BLOCK]) != size:
         return Rejected("changed", f"listed with {size} bytes at byte {offset} of the tar, now something else is there")
     return data[BLOCK:]
 
 
-def _read_stream(path: Path, part: Listing, rows: Iterable[int]) -> dict[int, Item]:
-    """Read these rows of `part`, by number of the member, in a pass over a compressed tar up to the last of them."""
-    keys = keys_of(part)
-    wanted = {keys[row][1]: row for row in rows if not refusal_of_member(keys[row][1], int(part.sizes[row]))}
-    items: dict[int, Item] = {}
+def _put_aside(path: Path, which: int, part: Listing, spill: Spill) -> None:
+    """Put the images of one compressed tar aside, by their keys, in a pass over it up to the last of them."""
+    assert part.keys is not None
+    rows = np.flatnonzero(part.keys[:, 0] == which).tolist()
+    places = {row: int(part.keys[row, 1]) for row in rows}
+    wanted = {place: row for row, place in places.items() if not refusal_of_member(place, int(part.sizes[row]))}
     lost = "fewer members in the tar than were listed"
     try:
         with closing(walk(path)) as members:
-            while len(items) < len(wanted):
+            while wanted:
                 number, tar, info = next(members)
                 if (row := wanted.get(number)) is not None:
-                    items[number] = _streamed_member(tar, info, part.names[row], int(part.sizes[row]))
+                    spill.put((which, number), _streamed_member(tar, info, part.names[row], int(part.sizes[row])))
+                    del wanted[number]
     except StopIteration:
         pass
     except (SourceError, *BROKEN) as err:
+        raise_if_machine(err, path)
         lost = f"{type(err).__name__}: {err}"
-    return dict.fromkeys(wanted, Rejected("changed", lost)) | items
+    for place in wanted:
+        spill.put((which, place), Rejected("changed", lost))
 
 
-def _streamed_member(tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, size: int) -> Item:
+def _streamed_member(tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, size: int) -> bytes | Rejected:
     if normal_path(info.name) != path_inside(name) or info.size != size:
         return Rejected("changed", f"listed with {size} bytes, now {info.name} with {info.size}")
     content = tar.extractfile(info)

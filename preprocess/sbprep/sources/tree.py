@@ -14,9 +14,9 @@ from sbprep.sources.base import Listing, Rejected, Source
 #: Names that end so are images, in upper or lower case; everything else in a tree is passed over.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
-#: Largest encoded image that is read, in bytes (256 MiB). A zip of a few kB can declare terabytes; no photograph
-#: that ends as 96 x 96 pixels needs more than this.
-MAX_MEMBER_BYTES = 1 << 28
+#: Largest encoded image that is read, in bytes (96 MiB). A zip of a few kB can declare terabytes, and a member of an
+#: archive lies up to three times in memory while it is unpacked: 300 of the 600 MB that a worker may take.
+MAX_MEMBER_BYTES = 96 << 20
 
 
 class Tree(Source, Protocol):
@@ -66,12 +66,6 @@ def read_range(descriptor: int, count: int, offset: int) -> bytes:
     while len(data) < count and (more := os.pread(descriptor, count - len(data), offset + len(data))):
         data += more
     return data
-
-
-def refusal_of(error: OSError) -> Rejected:
-    """Return the reject for an image whose file the system does not give."""
-    code = "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
-    return Rejected(code, error.strerror or str(error))
 
 
 def refusal_of_size(size: int) -> Rejected | None:

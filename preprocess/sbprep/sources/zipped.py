@@ -14,10 +14,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from sbformat.errors import SourceError
 from sbprep.sources.base import Item, Listing, Rejected
+from sbprep.sources.failures import refusal_of
 from sbprep.sources.members import (
     ENCRYPTED,
     METHOD,
@@ -32,7 +34,7 @@ from sbprep.sources.members import (
     refusal_of_member,
     stamp_of,
 )
-from sbprep.sources.tree import is_unsafe, read_range, refusal_of, refusal_of_size
+from sbprep.sources.tree import is_unsafe, read_range, refusal_of_size
 
 # All that zipfile raises for damaged archives; found by flipping bits.
 _BROKEN = (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError, struct.error)
@@ -83,11 +85,11 @@ class ZipTree:
         try:
             zip_file = self.path.open("rb", buffering=0)
         except OSError as err:
-            yield from [refusal_of(err)] * len(part)
+            yield from [refusal_of(err, self.path)] * len(part)
             return
         with zip_file:
             for size, key in zip(part.sizes.tolist(), keys_of(part), strict=True):
-                yield refusal_of_member(key[0], size) or _read_member(zip_file.fileno(), size, *key)
+                yield refusal_of_member(key[0], size) or _read_member(zip_file, size, *key)
 
 
 def _listed_member(info: zipfile.ZipInfo) -> tuple[str, int, tuple[int, int, int, int]] | None:
@@ -112,17 +114,17 @@ def _place(info: zipfile.ZipInfo, member: str) -> int:
     return info.header_offset if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else METHOD
 
 
-def _read_member(descriptor: int, size: int, offset: int, packed: int, method: int, crc: int) -> Item:
+def _read_member(file: FileIO, size: int, offset: int, packed: int, method: int, crc: int) -> Item:
     if packed and (refusal := refusal_of_size(packed)):  # nothing at all for a size is damage
         return refusal
     try:
-        header = read_range(descriptor, _HEADER.size, offset)
+        header = read_range(file.fileno(), _HEADER.size, offset)
         signature, name, extra = _HEADER.unpack(header)
-        data = read_range(descriptor, packed, offset + _HEADER.size + name + extra)
+        data = read_range(file.fileno(), packed, offset + _HEADER.size + name + extra)
         if method == zipfile.ZIP_DEFLATED:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except OSError as err:
-        return refusal_of(err)
+        return refusal_of(err, f"{file.name}, byte {offset}")
     except (struct.error, zlib.error) as err:
         return Rejected("damaged_member", str(err))
     if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:

@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
 from sbtrain.data import Batch
 from sbtrain.methods.denoising import Denoising
 from sbtrain.methods.split_brain import SplitBrain
+from sbtrain.networks.pooling import PoolTo
 
 
-class Supervised(nn.Module):
-    """The networks of `backbone` up to a layer, and a linear classifier.
+class Encoder(nn.Module):
+    """The networks of a method up to a layer, its maps averaged or as they are: what a classifier sees.
 
     Parameters
     ----------
     backbone : SplitBrain or Denoising
     manifest : Manifest
         Of the images to classify.
-    classes : int
     layer : str, optional
         One of ``backbone.layers()``; the last, its output maps, by default.
     pool : int
         Average the layer to pool x pool cells, 1 for the global average; 0: take it as it is.
-    standardize : bool
-        Bring each feature to mean 0 and variance 1 before the linear layer.
 
     Raises
     ------
@@ -42,58 +39,73 @@ class Supervised(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: SplitBrain | Denoising,
-        manifest: Manifest,
-        classes: int,
-        layer: str | None = None,
-        pool: int = 0,
-        standardize: bool = False,
+        self, backbone: SplitBrain | Denoising, manifest: Manifest, layer: str | None = None, pool: int = 0
     ) -> None:
         super().__init__()
-        self.backbone, self.pool = backbone, pool
         self.layer = layer or backbone.layers()[-1]
         if self.layer not in backbone.layers():
-            raise ConfigError(f"layer {layer!r}, expected one of {', '.join(backbone.layers())}")
+            raise ConfigError(f"layer {layer!r}, this run's network has {', '.join(backbone.layers())}")
         C, h, w = layer_shape(backbone, manifest, self.layer)
         if pool > min(h, w):
             raise ConfigError(f"pool {pool}, but {self.layer} has {h} x {w} cells. Use --pool {min(h, w)} or less")
-        self.head = linear_head(C * (pool * pool if pool else h * w), classes, standardize)
+        self.backbone = backbone
+        self.pool: nn.Module = PoolTo(pool) if pool else nn.Identity()
+        self.width = C * (pool * pool if pool else h * w)
+        """Number of features D."""
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Datasets that a batch must bring."""
-        return (*self.backbone.inputs.datasets, "label")
-
-    def features(self, batch: Batch) -> Tensor:
-        """Return what the classifier sees: (B, D)."""
-        maps = self.backbone.features(batch, self.layer)  # (B, C, h, w)
-        if self.pool:
-            maps = functional.adaptive_avg_pool2d(maps, self.pool)
+    def forward(self, batch: Batch) -> Tensor:
+        """Return features (B, D)."""
+        maps: Tensor = self.pool(self.backbone.features(batch, self.layer))  # (B, C, h, w)
         return maps.flatten(1)
+
+
+class Classifier(nn.Module):
+    """One linear layer on a batch's ``feature``, (B, D) -> logits (B, Q).
+
+    Parameters
+    ----------
+    width : int
+        Number of features D.
+    classes : int
+    standardize : bool
+        Bring each feature to mean 0 and variance 1 before the linear layer.
+    """
+
+    def __init__(self, width: int, classes: int, standardize: bool = False) -> None:
+        super().__init__()
+        self.norm: nn.Module = nn.BatchNorm1d(width, affine=False) if standardize else nn.Identity()
+        self.linear = nn.Linear(width, classes)
+
+    def classify(self, feature: Tensor) -> Tensor:
+        """Return logits (B, Q) of features (B, D)."""
+        logits: Tensor = self.linear(self.norm(feature))
+        return logits
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, Q)."""
-        logits: Tensor = self.head(self.features(batch))
-        return logits
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropy of the labels, a scalar."""
-        return functional.cross_entropy(self(batch).float(), batch["label"].long()), {}
+        return self.classify(batch["feature"])
 
 
-def linear_head(features: int, classes: int, standardize: bool) -> nn.Sequential:
-    """Build the classifier of (B, features)."""
-    linear = nn.Linear(features, classes)
-    return nn.Sequential(nn.BatchNorm1d(features, affine=False), linear) if standardize else nn.Sequential(linear)
+class Supervised(nn.Module):
+    """Encoder and classifier, all of it trained: batch of images -> logits (B, Q)."""
+
+    def __init__(self, encoder: Encoder, classifier: Classifier) -> None:
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits (B, Q)."""
+        return self.classifier.classify(self.encoder(batch))
 
 
 def layer_shape(backbone: SplitBrain | Denoising, manifest: Manifest, layer: str) -> tuple[int, int, int]:
     """Return (C, h, w) of a layer for the images of `manifest`."""
-    names = backbone.inputs.datasets
-    specs = next(manifest.datasets(split) for split in manifest.splits)
+    specs = manifest.datasets(next(iter(manifest.splits)))
     device = next(backbone.parameters()).device
-    zeros = {name: torch.zeros((1, *specs[name].row_shape), dtype=torch.uint8, device=device) for name in names}
+    zeros = {
+        name: torch.zeros((1, *specs[name].row_shape), dtype=torch.uint8, device=device)
+        for name in backbone.inputs.datasets
+    }
     mode = backbone.training
     backbone.eval()
     with torch.no_grad():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sbprep.headers import BadImage, Samples, check_size
+from sbprep.formats.headers import BadImage, check_size
+from sbprep.formats.samples import STRIP_PIXELS, Samples
 
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _BMP_555 = (0x7C00, 0x3E0, 0x1F, 0)
@@ -55,14 +57,17 @@ def _bmp_masks(data: bytes, kind: int, bits: int, compression: int) -> tuple[int
     return (*struct.unpack_from("<III", data, 54), alpha)
 
 
-def bmp_samples(data: bytes, bmp: Bmp) -> Samples:
-    """Return the pixels of a BMP of 16 or 32 bits: OpenCV scales 5 bits to 0...248 and passes over alpha."""
+def bmp_strips(data: bytes, bmp: Bmp) -> Iterator[Samples]:
+    """Yield the pixels of a BMP of 16 or 32 bits, top down: OpenCV scales 5 bits to 0...248 and passes over alpha."""
     words = np.frombuffer(
         data, f"<u{bmp.bits // 8}", bmp.height * _bmp_row(bmp.width, bmp.bits) * 8 // bmp.bits, bmp.offset
     )
-    words = words.reshape(bmp.height, -1)[:: -1 if bmp.bottom_up else 1, : bmp.width].astype(np.uint64)
-    fields = [_bmp_field(words, mask) for mask in bmp.masks]
-    return Samples(np.stack(fields[:3], axis=-1), fields[3][..., None] if bmp.masks[3] else None, 255)
+    words = words.reshape(bmp.height, -1)[:: -1 if bmp.bottom_up else 1, : bmp.width]
+    rows = max(1, STRIP_PIXELS // bmp.width)
+    for top in range(0, bmp.height, rows):
+        strip = words[top : top + rows].astype(np.uint64)
+        fields = [_bmp_field(strip, mask) for mask in bmp.masks]
+        yield Samples(np.stack(fields[:3], axis=-1), fields[3][..., None] if bmp.masks[3] else None, 255)
 
 
 def _bmp_field(words: NDArray[np.uint64], mask: int) -> NDArray[np.uint8]:

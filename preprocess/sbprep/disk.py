@@ -1,0 +1,73 @@
+"""Room on the disk, and what is said when it runs out or writing fails for another reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sbformat.errors import BuildError
+from sbformat.schema import Colorspace
+
+if TYPE_CHECKING:
+    from sbprep.plan import Plan
+
+#: libhdf5 tells the number that the system gave within a text of its own.
+_ERRNO = re.compile(r"errno = (\d+)")
+
+
+def check_room(plan: Plan, missing: dict[Colorspace, set[tuple[str, int]]], freed: int = 0) -> int:
+    """Return the bytes that the missing shards will take (uncompressed).
+
+    Parameters
+    ----------
+    plan : Plan
+    missing : dict of set of (split, shard number)
+    freed : int
+        Bytes that are discarded first.
+
+    Raises
+    ------
+    BuildError
+        More than the disk has free.
+    """
+    needed = sum(plan.shard_bytes(*key, colorspace) for colorspace, keys in missing.items() for key in keys)
+    free = free_bytes(plan.config.out) + freed
+    if needed > free and plan.config.compression == "none":
+        raise BuildError(
+            f"{plan.config.out}: the shards need {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free. "
+            f"Make room, choose another --out, fewer color spaces, or --limit"
+        )
+    return needed
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free bytes of the disk on which `path` lies, or will lie."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def write_failure(path: Path, error: Exception, needed: int | None = None) -> BuildError:
+    """Say why `path` could not be written and what to do; `needed` are the bytes that it takes as a whole."""
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        return BuildError(f"{path}: folder cannot be written ({_reason(error)})")
+    room = f"{free / 1e6:,.1f} MB are free there" + (f", it needs {needed / 1e6:,.1f} MB" if needed else "")
+    return BuildError(
+        f"{path}: cannot be written ({_reason(error)}); {room}. Nothing already built is lost: "
+        f"make room or permit writing, and run the same command again"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's own words, also where libhdf5 wraps them."""
+    if found := _ERRNO.search(str(error)):
+        return os.strerror(int(found[1]))
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        return os.strerror(error.errno)
+    return str(error).splitlines()[0]

@@ -1,0 +1,140 @@
+"""``sbtrain finetune``: parse, one call, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from sbformat.schema import SPLITS
+from sbtrain.finetune import Pretrained, finetune, open_pretrained
+from sbtrain.finetune_config import FinetuneConfig, samples_from_text, samples_text
+from sbtrain.finetune_result import ResultFile, caption, comparison_table, table
+from sbtrain.fitting import Interrupted
+from sbtrain.pretrain_cli import EXIT_INTERRUPTED
+from sbtrain.progress import ProgressPrinter
+from sbtrain.run_folder import read_run
+from sbtrain.runtime import EXIT_REQUEUE, RunError, Runtime, StopRequest, only_one, set_up
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Field of `FinetuneConfig` -> help of its option: a test looks that each has one.
+FIELD_HELP = {
+    "samples_per_class": "Labeled images of each class.",
+    "draws": "Subsets for each number of images; the interval is over them.",
+    "protocol": "Exactly k of each class, or, as the report's code did, k x classes images of any class.",
+    "from_scratch": "New weights instead of the run's: the control.",
+    "freeze": "Train the classifier alone, on features computed once.",
+    "layer": "Layer of both halves to classify by; by default the output maps.",
+    "pool": "Average the layer to S x S cells, 1: globally; 0: as it is.",
+    "standardize": "Features to mean 0 and variance 1 before the classifier.",
+    "epochs": "Passes over the labeled images.",
+    "min_steps": "More passes, where that would be fewer steps.",
+    "batch_size": "Images of a step.",
+    "optimizer": "",
+    "lr": "Peak learning rate.",
+    "weight_decay": "",
+    "schedule": "Learning rate over the steps.",
+    "decay": "epoch-decay: factor after every pass.",
+    "hold_out": "Share of each class's k to stop early by; 0: a fixed number of steps.",
+    "seed": "Of draws, weights and order.",
+    "precision": "auto: bfloat16 where a GPU has it.",
+    "split": "Images to learn from.",
+    "eval_split": "Images to report; they choose nothing.",
+}
+
+
+def _field_options(function: F) -> F:
+    hints = get_type_hints(FinetuneConfig)
+    for field in reversed(fields(FinetuneConfig)):
+        flag, hint, default = "--" + field.name.replace("_", "-"), hints[field.name], field.default
+        settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
+        if field.name == "samples_per_class":
+            text = ",".join(samples_text(k) for k in FinetuneConfig.samples_per_class)
+            settings = {"default": text, "show_default": True}
+        elif field.name in ("split", "eval_split"):
+            settings["type"] = click.Choice(SPLITS)
+        elif get_origin(hint) is Literal:
+            settings["type"] = click.Choice(get_args(hint))
+        elif field.name == "standardize":
+            flag, settings = f"{flag}/--no-standardize", {"default": True, "show_default": True}
+        elif hint is bool:
+            settings = {"is_flag": True}
+        elif field.name == "layer":
+            settings = {"metavar": "NAME"}
+        elif field.name == "pool":
+            settings["metavar"] = "S"
+        function = click.option(flag, field.name, help=FIELD_HELP[field.name], **settings)(function)
+    return function
+
+
+EXAMPLE = """\b
+Example:
+  sbtrain finetune --run runs/NAME --shards data_cache --samples-per-class 1,4,16 --draws 3 --compare
+"""
+
+
+@click.command("finetune", epilog=EXAMPLE)
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
+@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@_field_options
+@click.option("--compare", is_flag=True, help="Pretrained and from scratch on the same draws, in one table.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def finetune_command(run_dir: Path, shards: Path, compare: bool, device: str, **options: Any) -> None:
+    """Fine-tune a pretrained network on few labels a class, several times; print accuracies with their intervals.
+
+    No image of the reported split chooses anything. Every classifier is written to results/ in the run's folder as soon
+    as it is done: the same command goes on where it was stopped, and more numbers or draws are added to the same file.
+
+    \b
+    Exit codes:
+      0    done
+      1    failed; the message says what to do
+      2    an option is wrong
+      75   SIGTERM, SIGUSR1 or SIGUSR2 came: run the same command again to go on
+      130  Ctrl-C: the same
+    """  # noqa: D301
+    config = FinetuneConfig(**{**options, "samples_per_class": samples_from_text(options["samples_per_class"])})
+    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
+    runtime = set_up(device, config.precision, "exact", config.seed)
+    stop = StopRequest()
+    with stop.listening(), ProgressPrinter() as progress:
+        try:
+            pretrained, results = _run(run_dir, shards, configs, runtime, stop, progress.say)
+        except (Interrupted, KeyboardInterrupt):
+            progress.say("Stopped: finished fits are saved, the same command does the others")
+            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    shots = [result.shots() for result in results]
+    click.echo(comparison_table(*shots) if compare else table(shots[0]))
+    classes, images = len(pretrained.manifest.label_names), pretrained.manifest.splits[config.eval_split].images
+    click.echo(f"\n{caption(config, images, classes)}")
+
+
+def _run(
+    run_dir: Path,
+    shards: Path,
+    configs: list[FinetuneConfig],
+    runtime: Runtime,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> tuple[Pretrained, list[ResultFile]]:
+    read_run(run_dir)  # before the lock makes a folder
+    try:
+        with only_one(run_dir):
+            pretrained = open_pretrained(run_dir, shards, configs[0].split, say)
+            weights = pretrained.record["checkpoint"]
+            say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
+            say(f"  {runtime.describe()}, mode exact")
+            results = []
+            for config in configs:
+                result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)
+                say(f"{result.path}: all {config.draws * len(config.samples_per_class)} fits are there")
+                results.append(result)
+    except OSError as error:
+        raise RunError(f"{run_dir}: cannot be written or read ({error}). Finished fits are in its results/") from error
+    return pretrained, results

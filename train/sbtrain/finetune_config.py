@@ -1,0 +1,119 @@
+"""What a fine-tuning is asked to do: one frozen value, checked where it is made, stored with the result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from sbformat.errors import ConfigError
+from sbtrain.config import Precision
+from sbtrain.few_shot import ALL, Protocol
+from sbtrain.optim import Optimizer, Schedule
+
+_LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2, "seed": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Every option of ``sbtrain finetune`` that a result depends on.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    samples_per_class: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, ALL)
+    """Labeled images of each class; 0: all."""
+    draws: int = 5
+    """Subsets, and initial weights, for each number of samples."""
+    protocol: Protocol = "balanced"
+    """balanced: exactly that many of each class; report: as many in all, whatever their classes."""
+    from_scratch: bool = False
+    """The same network with new weights: the control."""
+    freeze: bool = False
+    """Train the classifier alone."""
+    layer: str | None = None
+    """Layer of both halves that the classifier sees; None: the output maps, as in the report."""
+    pool: int = 0
+    """Average the layer to pool x pool cells; 0: as it is, as in the report."""
+    standardize: bool = True
+    """Features to mean 0 and variance 1 over the batch, as in the original paper's linear tests. Output maps are log-odds,
+    most of them far below 0, and what they share drowns what tells images apart."""
+    epochs: int = 8
+    """Passes over the drawn images."""
+    min_steps: int = 40
+    """More passes, where the drawn images are so few that `epochs` of them are fewer steps."""
+    batch_size: int = 32
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    decay: float = 0.5
+    """epoch-decay: factor after every pass over the drawn images."""
+    hold_out: float = 0.0
+    """Share of each class's samples to stop by instead of to learn from; 0: every fit runs its fixed number of steps."""
+    seed: int = 0
+    precision: Precision = "auto"
+    split: str = "train"
+    eval_split: str = "val"
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ConfigError(f"{name} {value!r}, expected one of {', '.join(get_args(hint))}")
+        if not self.samples_per_class or min(self.samples_per_class) < 0:
+            raise ConfigError(f"samples per class {self.samples_per_class}, expected numbers from 1 on, or all")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} {getattr(self, name)}, expected {least} or more")
+        for name in ("lr", "decay"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} {getattr(self, name)}, expected more than 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay {self.weight_decay}, expected 0 or more")
+        if not 0 <= self.hold_out <= 0.5:
+            raise ConfigError(f"hold_out {self.hold_out}, expected a share of 0 to 0.5 of the samples")
+        if self.split == self.eval_split:
+            raise ConfigError(f"split and eval split are both {self.split}: a result on training images says nothing")
+
+    def steps(self, per_pass: int) -> int:
+        """Return how many steps a fit takes, `per_pass` of them a pass over its images."""
+        return max(self.min_steps, self.epochs * per_pass)
+
+    @property
+    def name(self) -> str:
+        """What a result's name begins with, such as ``finetune-conv4-pool1-frozen``."""
+        parts = ["finetune", self.layer or "output"]
+        parts += [f"pool{self.pool}"] if self.pool else []
+        parts += ["frozen"] if self.freeze else []
+        parts += ["report"] if self.protocol == "report" else []
+        parts += ["scratch"] if self.from_scratch else []
+        return "-".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**asdict(self), "samples_per_class": [samples_text(k) for k in self.samples_per_class]}
+
+
+def samples_text(samples: int) -> str:
+    """Return ``4``, or ``all``."""
+    return str(samples) if samples != ALL else "all"
+
+
+def samples_from_text(text: str) -> tuple[int, ...]:
+    """Parse ``1,2,4,all``; each number counts once, in rising order.
+
+    Raises
+    ------
+    ConfigError
+        A part is neither a number from 1 on nor ``all``.
+    """
+    parts = {part.strip() for part in text.split(",")}
+    for part in parts:
+        if part != "all" and not (part.isascii() and part.isdecimal() and int(part) > 0):
+            raise ConfigError(f"samples per class {text!r}: {part!r} is neither a number from 1 on nor all")
+    numbers = sorted({int(part) for part in parts - {"all"}})
+    return (*numbers, ALL) if "all" in parts else tuple(numbers)

@@ -1,0 +1,181 @@
+"""Fit a classifier to a few drawn images, and count what it gets right.
+
+A model maps a Batch of B images, or of their features, to logits (B, Q).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sbtrain.data import Batch, Order, Rows
+from sbtrain.few_shot import hold_out
+from sbtrain.finetune_config import FinetuneConfig
+from sbtrain.labeled import Source, blocks
+from sbtrain.optim import build_optimizer, learning_rate
+from sbtrain.runtime import RunError, Runtime
+
+#: Looks at the held-out images without a lower loss after which a fit stops.
+PATIENCE = 3
+#: Learned images that the statistics of BatchNorm are taken from, at most.
+CALIBRATION = 2048
+#: Steps between two looks, at least: a pass over 20 images is one step.
+LOOK_EVERY = 10
+
+
+class Interrupted(Exception):
+    """A signal came; the fit is given up, those before it are on disk."""
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """Trains every parameter of a model on drawn rows of a source."""
+
+    source: Source
+    config: FinetuneConfig
+    runtime: Runtime
+    interrupted: Callable[[], bool] = lambda: False
+
+    def fit(self, model: nn.Module, rows: Rows, seed: int) -> int:
+        """Train `model`, Batch -> logits (B, Q), in place; return the steps taken.
+
+        Raises
+        ------
+        RunError
+            The loss or the weights are not finite.
+        Interrupted
+            A signal came.
+        """
+        config = self.config
+        learn, held = hold_out(rows, self.source.labels, config.hold_out)
+        size = min(config.batch_size, len(learn))
+        per_pass = len(learn) // size
+        steps = config.steps(per_pass)
+        order = Order(len(learn), seed)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(
+            parameters, config.optimizer, config.lr, config.weight_decay, 0.9, self.runtime.fused
+        )
+        stopper = _Stopper(model, self, learn, held) if held.size else None
+        finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
+        model.train()
+        step = 0
+        while step < steps and not (stopper and stopper.stopped):
+            if self.interrupted():
+                raise Interrupted
+            epoch, inside = divmod(step, per_pass)
+            batch = self.source.batch(learn[order.at(epoch, np.arange(inside * size, (inside + 1) * size))])
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, per_pass, config.lr, config.schedule, 0, config.decay)
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(model, batch)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            finite &= torch.isfinite(loss.detach())
+            step += 1
+            if stopper and (step % max(per_pass, LOOK_EVERY) == 0 or step == steps):
+                stopper.look()
+        if not bool(finite & torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).all()):
+            raise RunError(
+                f"loss or weights were not finite in {steps} steps on {len(learn)} images. Lower --lr {config.lr:g}"
+            )
+        if stopper:
+            stopper.restore()
+        else:
+            self.calibrate(model, learn)
+        return step
+
+    @torch.no_grad()
+    def calibrate(self, model: nn.Module, learn: Rows) -> None:
+        """Give every BatchNorm the statistics of the learned images under the weights as they are.
+
+        The running ones lag behind weights that change in few steps. Built-in set, SimpleNet's conv4, 30 steps, 16 labels
+        a class: top-1 from scratch 32.7 % with the running ones, 53.6 % with these; pretrained 50.8 and 53.3 %.
+        """
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+        model.train()
+        for _, batch in blocks(self.source, learn[:: -(-len(learn) // CALIBRATION)]):
+            with self.runtime.autocast():
+                model(batch)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of the batch's labels."""
+        with self.runtime.autocast():
+            logits = model(batch)
+        return functional.cross_entropy(logits.float(), batch["label"].long())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, source: Source, runtime: Runtime, interrupted: Callable[[], bool] = lambda: False
+) -> tuple[float, float]:
+    """Return the shares of all rows whose class is the best, and is among the best five.
+
+    Raises
+    ------
+    Interrupted
+        A signal came.
+    """
+    counts = torch.zeros(2, dtype=torch.int64, device=runtime.device)
+    model.eval()
+    for _, batch in blocks(source, np.arange(len(source.labels))):
+        if interrupted():
+            raise Interrupted
+        with runtime.autocast():
+            logits = model(batch)
+        counts += top_counts(logits, batch["label"].long())
+    top1, top5 = counts.tolist()
+    return top1 / len(source.labels), top5 / len(source.labels)
+
+
+def top_counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the rows whose class is the best, and is among the best five: int64 (2,) of logits (B, Q), labels (B,)."""
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = best == labels[:, None]
+    return torch.stack([hits[:, 0].sum(), hits.any(dim=1).sum()])
+
+
+class _Stopper:
+    """Looks at held-out images every so often, and keeps the weights of their lowest loss."""
+
+    def __init__(self, model: nn.Module, fitter: Fitter, learn: Rows, held: Rows) -> None:
+        self._model, self._fitter, self._learn, self._held = model, fitter, learn, held
+        self._best, self._weights, self._since = float("inf"), copy.deepcopy(model.state_dict()), 0
+
+    @property
+    def stopped(self) -> bool:
+        """True where the loss has not fallen for a while."""
+        return self._since >= PATIENCE
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Judge the weights as they are."""
+        self._fitter.calibrate(self._model, self._learn)
+        self._model.eval()
+        parts = [
+            self._fitter.loss(self._model, batch) * len(batch) for _, batch in blocks(self._fitter.source, self._held)
+        ]
+        loss = torch.stack(parts).sum().item() / len(self._held)
+        self._since += 1
+        if loss < self._best:
+            self._best, self._weights, self._since = loss, copy.deepcopy(self._model.state_dict()), 0
+        self._model.train()
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        self._model.load_state_dict(self._weights)
