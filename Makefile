@@ -8,11 +8,11 @@ SOURCE := preprocess train tests
 .PHONY: help demo test check format bench clean
 
 help:
-	@echo "make demo    install, build the built-in image set in three color spaces, verify it, draw contact sheets"
+	@echo "make demo    install, prepare the built-in images, pretrain on them, fine-tune on 1, 4 and 16 labels a class"
 	@echo "make test    install with the development tools, run every test without and with compiled kernels"
 	@echo "make check   formatting, lint, types"
 	@echo "make format  put the code into the project's format"
-	@echo "make bench   measure this machine beside scikit-image, OpenCV and the published pipeline"
+	@echo "make bench   measure this machine: preparation and loading beside what others use, training steps"
 	@echo "make clean   remove the environment and caches; shards in data_cache stay"
 
 $(BIN)/python:
@@ -20,18 +20,26 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The marks say what an environment holds; pyproject.toml changed means install again.
-$(VENV)/.prep: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[prep]'
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[prep,train]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[prep,train,dev]'
-	@touch $@ $(VENV)/.prep
+	@touch $@ $(VENV)/.run
 
-demo: $(VENV)/.prep
+# A second call goes on, or finds everything done. docs/training.md says why Lab, and why this layer.
+DEMO := $(BIN)/sbtrain finetune --run runs/demo --shards data_cache --samples-per-class 1,4,16 \
+	--layer conv4 --pool 1 --head ridge --compare
+
+demo: $(VENV)/.run
 	$(BIN)/sbprep build --colorspace rgb --colorspace lab --colorspace rescaled_lab
 	$(BIN)/sbprep verify data_cache
 	$(BIN)/sbprep inspect data_cache --sheet data_cache/sheet.png
+	$(BIN)/sbtrain pretrain --shards data_cache --colorspace lab --preset modern/simplenet --batch-size 32 \
+		--run-dir runs/demo
+	$(DEMO) --draws 20 --freeze
+	$(DEMO) --draws 3 --min-steps 60
 
 # Without the JIT coverage sees the bodies of the kernels; with it the compiled code is put to the same tests.
 # The trainer has no kernels of Numba: once is enough.
@@ -48,8 +56,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(SOURCE)
 	$(BIN)/ruff check --fix $(SOURCE)
 
-bench: $(VENV)/.dev
+# MosaicML Streaming wants an older NumPy, so it gets an environment of its own.
+PEERS := $(VENV)/peers
+
+$(PEERS)/.done: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[train,peers]' pillow scikit-image
+	@touch $@
+
+bench: $(VENV)/.dev $(PEERS)/.done
 	$(BIN)/sbprep bench
+	$(PEERS)/bin/sbtrain bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -55,7 +55,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     [
         r"sbtrain bench, \d{4}-\d\d-\d\d",
         r"  processor  .+, \d+ cores",
-        r"  device     CPU, \d+ threads, float32",
+        r"  device     CPU, \d+ threads, (float32|bfloat16)",
         r"  software   Python 3.+, torch .+, numpy .+, h5py .+, pillow .+, scikit-image .+, mosaicml-streaming .+",
         r"  images     64 of 96 x 96, random bytes, with both targets",
         r"  host [\d,]+, mmap [\d,]+ images/s",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
 
 import sbformat
 from sbformat.errors import ConfigError, SplitbrainError
+from sbtrain.__main__ import EXIT_INTERRUPTED
 
 #: Command -> (module, its click command, help in the list). Loaded when called: torch takes a second or two.
 COMMANDS = {
@@ -45,6 +47,9 @@ class _Commands(click.Group):
             raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:  # while torch loads, which takes a second or two
+            click.echo("Interrupted.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

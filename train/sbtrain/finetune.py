@@ -159,7 +159,7 @@ class _Fits:
             samples=samples, draw=draw, images=len(mine), steps=steps, top1=top1, top5=top5, seconds=seconds
         )  # fmt: skip
 
-    def _parts(self, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[nn.Module, Source, Source]:
+    def _parts(self, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[Classifier | Supervised, Source, Source]:
         if not self._config.freeze:
             encoder = self._encoder(draw)
             return Supervised(encoder, self._classifier(encoder.width, draw)), self._train, self._reported

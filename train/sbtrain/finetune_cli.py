@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from sbformat.schema import SPLITS
+from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.finetune import Pretrained, finetune, open_pretrained
 from sbtrain.finetune_config import FinetuneConfig, samples_from_text, samples_text
 from sbtrain.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.fitting import Interrupted
-from sbtrain.pretrain_cli import EXIT_INTERRUPTED
 from sbtrain.progress import ProgressPrinter
 from sbtrain.run_folder import read_run
 from sbtrain.runtime import EXIT_REQUEUE, RunError, Runtime, StopRequest, only_one, set_up
@@ -33,6 +33,7 @@ FIELD_HELP = {
     "layer": "Layer of both halves to classify by; by default the output maps.",
     "pool": "Average the layer to S x S cells, 1: globally; 0: as it is.",
     "standardize": "Features to mean 0 and variance 1 before the classifier.",
+    "head": "Classifier to begin with: random, or solved by ridge regression; with --freeze that is all.",
     "epochs": "Passes over the labeled images.",
     "min_steps": "More passes, where that would be fewer steps.",
     "batch_size": "Images of a step.",
@@ -43,7 +44,7 @@ FIELD_HELP = {
     "decay": "epoch-decay: factor after every pass.",
     "hold_out": "Share of each class's k to stop early by; 0: a fixed number of steps.",
     "seed": "Of draws, weights and order.",
-    "precision": "auto: bfloat16 where a GPU has it.",
+    "precision": "auto: bfloat16 where the device has instructions for it.",
     "split": "Images to learn from.",
     "eval_split": "Images to report; they choose nothing.",
 }

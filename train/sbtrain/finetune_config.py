@@ -11,6 +11,7 @@ from sbtrain.config import Precision
 from sbtrain.few_shot import ALL, Protocol
 from sbtrain.optim import Optimizer, Schedule
 
+Head = Literal["random", "ridge"]
 _LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2, "seed": 0}
 
 
@@ -41,6 +42,9 @@ class FinetuneConfig:
     standardize: bool = True
     """Features to mean 0 and variance 1 over the batch, as in the original paper's linear tests. Output maps are log-odds,
     most of them far below 0, and what they share drowns what tells images apart."""
+    head: Head = "random"
+    """Weights of the classifier to begin with: random, or those of ridge regression on the drawn images' features, which
+    is the whole fit where `freeze` is set (A. Kumar et al., ICLR 2022, on why to solve the head first)."""
     epochs: int = 8
     """Passes over the drawn images."""
     min_steps: int = 40
@@ -76,6 +80,10 @@ class FinetuneConfig:
             raise ConfigError(f"weight_decay {self.weight_decay}, expected 0 or more")
         if not 0 <= self.hold_out <= 0.5:
             raise ConfigError(f"hold_out {self.hold_out}, expected a share of 0 to 0.5 of the samples")
+        if self.head == "ridge" and self.freeze and self.hold_out:
+            raise ConfigError(
+                f"hold_out {self.hold_out}, but ridge regression of frozen features takes no steps to stop"
+            )
         if self.split == self.eval_split:
             raise ConfigError(f"split and eval split are both {self.split}: a result on training images says nothing")
 
@@ -89,6 +97,7 @@ class FinetuneConfig:
         parts = ["finetune", self.layer or "output"]
         parts += [f"pool{self.pool}"] if self.pool else []
         parts += ["frozen"] if self.freeze else []
+        parts += ["ridge"] if self.head == "ridge" else []
         parts += ["report"] if self.protocol == "report" else []
         parts += ["scratch"] if self.from_scratch else []
         return "-".join(parts)

@@ -19,6 +19,7 @@ from sbtrain.data import Batch, Order, Rows
 from sbtrain.few_shot import hold_out
 from sbtrain.finetune_config import FinetuneConfig
 from sbtrain.labeled import Source, blocks
+from sbtrain.methods.supervised import Classifier, Supervised
 from sbtrain.optim import build_optimizer, learning_rate
 from sbtrain.runtime import RunError, Runtime
 
@@ -43,8 +44,8 @@ class Fitter:
     runtime: Runtime
     interrupted: Callable[[], bool] = lambda: False
 
-    def fit(self, model: nn.Module, rows: Rows, seed: int) -> int:
-        """Train `model`, Batch -> logits (B, Q), in place; return the steps taken.
+    def fit(self, model: Classifier | Supervised, rows: Rows, seed: int) -> int:
+        """Train `model` in place; return the steps taken.
 
         Raises
         ------
@@ -55,6 +56,10 @@ class Fitter:
         """
         config = self.config
         learn, held = hold_out(rows, self.source.labels, config.hold_out)
+        if config.head == "ridge":
+            self.solve(model, learn)
+            if config.freeze:
+                return 0
         size = min(config.batch_size, len(learn))
         per_pass = len(learn) // size
         steps = config.steps(per_pass)
@@ -91,6 +96,17 @@ class Fitter:
         else:
             self.calibrate(model, learn)
         return step
+
+    @torch.no_grad()
+    def solve(self, model: Classifier | Supervised, learn: Rows) -> None:
+        """Give the classifier the weights of ridge regression on the features as they are."""
+        model.eval()
+        features, labels = [], []
+        for _, batch in blocks(self.source, learn):
+            with self.runtime.autocast():
+                features.append(model.features(batch).float())
+            labels.append(batch["label"])
+        model.classifier.solve(torch.cat(features), torch.cat(labels))
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, learn: Rows) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from sbformat.schema import COLORSPACES, SPLITS
+from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache
 from sbtrain.dry_run import dry_run, sentences
@@ -23,7 +24,6 @@ from sbtrain.runtime import EXIT_REQUEUE, StopRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_INTERRUPTED = 130
 
 #: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
 FIELD_HELP = {
@@ -50,7 +50,7 @@ FIELD_HELP = {
     "clip": "Largest norm of the gradient; 0: any.",
     "shuffle": "exact, or window=K: neighbors K at a time, for disks on which random reads are slow.",
     "seed": "Of weights, order and noise.",
-    "precision": "auto: bfloat16 where a GPU has it.",
+    "precision": "auto: bfloat16 where the device has instructions for it.",
     "mode": "exact: the same bits again on the same machine; fast: kernels chosen by timing.",
     "compile": "Compile the networks with torch.compile.",
     "limit": "Use this many images; 0: all.",

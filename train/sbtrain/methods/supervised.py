@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
@@ -17,6 +18,13 @@ from sbtrain.data import Batch
 from sbtrain.methods.denoising import Denoising
 from sbtrain.methods.split_brain import SplitBrain
 from sbtrain.networks.pooling import PoolTo
+
+#: Strength of the ridge. Built-in set, conv4 averaged, 10 draws, k = 16: top-1 72.0, 75.1, 77.7, 78.6 % at .003, .01, .03, .1.
+RIDGE_PENALTY = 0.1
+RIDGE_MOST = 8192
+#: Solved weights regress onto 0 and 1; times this they are logits from which gradient steps go on. Built-in set, 3 draws,
+#: k = 4 and 16, end to end: top-1 59.7 and 89.0 % with 3, 56.9 and 85.7 % with 10.
+SOLVED_SCALE = 3.0
 
 
 class Encoder(nn.Module):
@@ -76,6 +84,15 @@ class Classifier(nn.Module):
         self.norm: nn.Module = nn.BatchNorm1d(width, affine=False) if standardize else nn.Identity()
         self.linear = nn.Linear(width, classes)
 
+    @property
+    def classifier(self) -> Classifier:
+        """Itself: of frozen features it is the whole model."""
+        return self
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return a batch's features (B, D)."""
+        return batch["feature"]
+
     def classify(self, feature: Tensor) -> Tensor:
         """Return logits (B, Q) of features (B, D)."""
         logits: Tensor = self.linear(self.norm(feature))
@@ -83,7 +100,21 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, Q)."""
-        return self.classify(batch["feature"])
+        return self.classify(self.features(batch))
+
+    @torch.no_grad()
+    def solve(self, feature: Tensor, label: Tensor) -> None:
+        """Become the ridge regression of the labels, as one-hot rows, on `feature` (n, D), float32; `label` (n,)."""
+        mean, variance = feature.mean(0), feature.var(0, correction=0)
+        targets = functional.one_hot(label.long(), self.linear.out_features).float()
+        if isinstance(self.norm, nn.BatchNorm1d):
+            self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": mean, "running_var": variance})
+            weight, bias = ridge((feature - mean) / (variance + self.norm.eps).sqrt(), targets)
+        else:
+            weight, bias = ridge(feature - mean, targets)
+            bias = bias - weight @ mean
+        self.linear.weight.copy_(SOLVED_SCALE * weight)
+        self.linear.bias.copy_(SOLVED_SCALE * bias)
 
 
 class Supervised(nn.Module):
@@ -93,9 +124,51 @@ class Supervised(nn.Module):
         super().__init__()
         self.encoder, self.classifier = encoder, classifier
 
+    def features(self, batch: Batch) -> Tensor:
+        """Return a batch's features (B, D)."""
+        feature: Tensor = self.encoder(batch)
+        return feature
+
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, Q)."""
-        return self.classifier.classify(self.encoder(batch))
+        return self.classifier.classify(self.features(batch))
+
+
+def ridge(x: Tensor, y: Tensor, penalty: float = RIDGE_PENALTY) -> tuple[Tensor, Tensor]:
+    """Solve ridge regression with an intercept, in float64.
+
+    Parameters
+    ----------
+    x : float32 (n, D), each column of mean 0
+    y : float32 (n, Q)
+    penalty : float
+        In units of the mean squared length of the rows of `x`.
+
+    Returns
+    -------
+    weight : float32 (Q, D)
+    mean : float32 (Q,)
+        Of `y`: the intercept.
+
+    Raises
+    ------
+    ConfigError
+        Both n and D are too large for a dense system.
+    """
+    n, D = x.shape
+    if min(n, D) > RIDGE_MOST:
+        raise ConfigError(
+            f"ridge regression of {n:,} images on {D:,} features: one of them has to be {RIDGE_MOST:,} or less. "
+            f"Average the layer: --pool 1, or use --head random"
+        )
+    mean = y.mean(0)
+    x, y = x.double(), (y - mean).double()
+    strength = penalty * x.square().sum() / n
+    if n <= D:
+        weight = torch.linalg.solve(x @ x.T + strength * torch.eye(n, dtype=x.dtype, device=x.device), y).T @ x
+    else:
+        weight = torch.linalg.solve(x.T @ x + strength * torch.eye(D, dtype=x.dtype, device=x.device), x.T @ y).T
+    return weight.float(), mean
 
 
 def layer_shape(backbone: SplitBrain | Denoising, manifest: Manifest, layer: str) -> tuple[int, int, int]:
