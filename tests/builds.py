@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sbformat.manifest import Manifest
+from sbformat.manifest import COPY_NAME, Manifest
 from sbformat.schema import TargetSpec
 from sbformat.shard import open_shard
 from sbprep.config import BuildConfig
@@ -110,7 +110,8 @@ def tree(root: Path) -> dict[str, str]:
 
 def unfinished(root: Path) -> list[str]:
     """Names below `root` of what no finished build leaves: temporary files, markers, journals."""
-    return sorted(path.name for path in root.rglob("*") if path.name.startswith((".", "journal")))
+    names = sorted(path.name for path in root.rglob("*") if path.name.startswith((".", "journal")))
+    return [name for name in names if name != COPY_NAME]
 
 
 def rows(manifest: Manifest, split: str, dataset: str) -> NDArray[Any]:

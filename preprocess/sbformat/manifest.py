@@ -1,7 +1,7 @@
 """manifest.json: what a prepared color space holds, where every chunk lies and how to tell damage.
 
 A shard exists only if the manifest says so (or, while a build runs, its journal). The manifest is written last, in
-one atomic step, and carries a digest of itself. It names no host, user, absolute time or process, so that the same
+one atomic step, and carries a digest of itself; a hidden copy beside it is there to mend it from. It names no host, user, absolute time or process, so that the same
 images and options give the same bytes anywhere.
 """
 
@@ -31,6 +31,7 @@ from sbformat.schema import (
 
 __all__ = [
     "CHECKSUM_HEX",
+    "COPY_NAME",
     "MANIFEST_NAME",
     "REJECTS_NAME",
     "SOURCES_NAME",
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+#: The same bytes, for `sbprep verify --repair` alone: nobody reads a set by it.
+COPY_NAME = ".manifest.copy.json"
 SOURCES_NAME = "sources.txt"
 REJECTS_NAME = "rejects.jsonl"
 
@@ -146,8 +149,10 @@ class Manifest:
         return {**body, "sha256": json_digest(body)}
 
     def write(self) -> None:
-        """Put ``manifest.json`` into `root` in one atomic, durable step."""
-        write_atomically(self.root / MANIFEST_NAME, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        """Put ``manifest.json`` into `root` in one atomic, durable step; before it its copy."""
+        content = manifest_text(self.to_json())
+        for name in (COPY_NAME, MANIFEST_NAME):
+            write_atomically(self.root / name, content)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -167,7 +172,7 @@ class Manifest:
         if expected != found:
             raise ManifestError(
                 f"{path}: its content has digest {found[:16]}…, the file says {str(expected)[:16]}…: damaged or edited. "
-                f"Restore it, or build again with --overwrite"
+                f"{_mend_text(path)}"
             )
         try:
             return cls(
@@ -182,7 +187,7 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise ManifestError(
-                f"{path}: not a manifest of schema {SCHEMA_VERSION} ({error!r}). Build again with --overwrite"
+                f"{path}: not a manifest of schema {SCHEMA_VERSION} ({error!r}). {_mend_text(path)}"
             ) from error
 
 
@@ -212,6 +217,11 @@ def prepared_colorspaces(root: Path) -> list[Colorspace]:
     return [name for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
 
 
+def manifest_text(data: dict[str, Any]) -> bytes:
+    """Return what ``manifest.json`` holds where `data` are its values."""
+    return (json.dumps(data, indent=1) + "\n").encode()
+
+
 def json_digest(data: dict[str, Any]) -> str:
     """sha256 of the canonical JSON text of `data` (sorted keys, no spaces, ASCII)."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -234,10 +244,16 @@ def _load_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ManifestError(f"{path}: missing. Build it: sbprep build, or sbprep merge after partitions") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:  # says nothing about what the file holds
         raise ManifestError(
-            f"{path}: not readable as JSON ({error}). Restore it, or build again with --overwrite"
+            f"{path}: cannot be read ({error.strerror}). Permit reading it, or look after the disk"
         ) from error
+    except ValueError as error:
+        raise ManifestError(f"{path}: not readable as JSON ({error}). {_mend_text(path)}") from error
     if not isinstance(data, dict):
-        raise ManifestError(f"{path}: holds {type(data).__name__}, expected a JSON object")
+        raise ManifestError(f"{path}: holds {type(data).__name__}, expected a JSON object. {_mend_text(path)}")
     return data
+
+
+def _mend_text(path: Path) -> str:
+    return f"Restore it from its copy: sbprep verify {path.parent} --repair"

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
 import sbformat
-from sbformat.errors import ConfigError, FormatError, SplitbrainError
-from sbformat.manifest import MANIFEST_NAME, Manifest, open_manifest, prepared_colorspaces
+from sbformat.errors import ConfigError, SplitbrainError
+from sbformat.manifest import MANIFEST_NAME, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
 from sbprep.__main__ import EXIT_INTERRUPTED
 from sbprep.config import Backend, BuildConfig, Resize, partition_from_text, worker_count
 from sbprep.sources import DATASETS
-
-if TYPE_CHECKING:
-    from sbprep.verify import Damage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_DAMAGED = 3
 #: Commands that build: run again they go on.
 BUILDING = ("build", "verify")
-
-
-class _NotMended(click.ClickException):
-    exit_code = EXIT_DAMAGED
 
 
 class _Commands(click.Group):
@@ -45,10 +39,22 @@ class _Commands(click.Group):
             raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has enough of it, which click handles
+                raise
+            raise click.ClickException(_system_error_text(error)) from error
         except KeyboardInterrupt:
             kept = " Shards already built are kept: run the same command again to go on."
             click.echo(f"Interrupted.{kept if ctx.invoked_subcommand in BUILDING else ''}", err=True)
             sys.exit(EXIT_INTERRUPTED)
+
+
+def _system_error_text(error: OSError) -> str:
+    where = "" if error.filename is None else f"{error.filename}: "
+    return (
+        f"{where}the system refuses it ({error.strerror or error}). Nothing already built is lost: check the path, its "
+        f"permissions and the disk, and run the same command again"
+    )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -197,41 +203,17 @@ def merge(out: Path) -> None:
 @_ROOT
 @_COLORSPACE
 @_WORKERS
-@click.option("--repair", is_flag=True, help="Make damaged shards again from the images.")
+@click.option("--repair", is_flag=True, help="Make damaged shards again from the images, a manifest from its copy.")
 def verify(root: Path, colorspace: str | None, workers: int, repair: bool) -> None:
     """Read every byte and name whatever differs from the manifest: shard, chunk and images."""
-    from sbprep import report
     from sbprep import verify as verification
 
-    left = 0
-    for place in _places(root, colorspace):
-        try:
-            manifest = open_manifest(*place)
-        except FormatError as error:
-            if not (place[0] / (place[1] or "") / MANIFEST_NAME).is_file():
-                raise
-            click.echo(f"DAMAGED {error}")  # the others are looked at all the same
-            left += 1
-            continue
-        damage = report.show_damage(manifest, verification.find_damage(manifest, worker_count(workers)), repair)
-        if damage and repair:
-            made = _repair(manifest, damage, workers)
-            damage = list(verification.find_damage(manifest, worker_count(workers)))
-            click.echo(f"{manifest.root}: {made} shards made again, {len(damage)} places still damaged")
-        left += len(damage)
+    left = verification.restore_lost_manifests(root, colorspace, repair)
+    # Nothing else may be there to look at.
+    for place in _places(root, colorspace) if not left or prepared_colorspaces(root) else []:
+        left += verification.check(*place, worker_count(workers), repair)
     if left:
         sys.exit(EXIT_DAMAGED)
-
-
-def _repair(manifest: Manifest, damage: list[Damage], workers: int) -> int:
-    from sbprep import report
-    from sbprep import verify as verification
-
-    try:
-        with report.ProgressPrinter() as progress:
-            return verification.repair(manifest, damage, workers, progress)
-    except SplitbrainError as error:
-        raise _NotMended(f"not mended: {error}") from error
 
 
 def _places(root: Path, colorspace: str | None) -> list[tuple[Path, str | None]]:
@@ -250,7 +232,7 @@ def _places(root: Path, colorspace: str | None) -> list[tuple[Path, str | None]]
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw a contact sheet into this PNG file; of several color spaces into NAME-<colorspace>.png each.",
 )
-@click.option("--images", default=8, show_default=True, help="Images on the sheet.")
+@click.option("--images", type=click.IntRange(min=1), default=8, show_default=True, help="Images on the sheet.")
 def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path | None, images: int) -> None:
     """Print counts, channel statistics and bins in use; draw a contact sheet."""
     if sheet is not None and sheet.suffix.lower() != ".png":

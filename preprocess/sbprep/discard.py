@@ -7,18 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from sbformat.errors import BuildError
-from sbformat.manifest import MANIFEST_NAME, REJECTS_NAME, SOURCES_NAME
+from sbformat.manifest import COPY_NAME, MANIFEST_NAME, REJECTS_NAME, SOURCES_NAME
 from sbformat.schema import SPLITS
 from sbprep.journal import Key, all_locked, journal_paths
 
 _SHARD = re.compile(r"shard-(\d{5,})\.h5")
 #: What `write_atomically`, `ShardWriter` and `InFlight` call their files; anybody else's are left alone.
-_UNFINISHED = re.compile(rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json)\.\d+\.(?:tmp|inflight)")
+_UNFINISHED = re.compile(
+    rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json|\.manifest\.copy\.json)\.\d+\.(?:tmp|inflight)"
+)
 
 
 def discardable(root: Path) -> list[Path]:
     """Return what `discard` would remove, the manifest first: no half is ever visible."""
-    paths = [root / MANIFEST_NAME, *journal_paths(root)]
+    paths = [root / MANIFEST_NAME, root / COPY_NAME, *journal_paths(root)]
     for folder in (root / split for split in SPLITS):
         paths += [path for path in sorted(folder.glob("shard-*.h5")) if _SHARD.fullmatch(path.name)]
         paths += [folder / SOURCES_NAME, folder / REJECTS_NAME]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sbformat.errors import BuildError
 from sbformat.schema import Colorspace
+from sbprep.sources.spill import IN_MEMORY
 
 if TYPE_CHECKING:
     from sbprep.plan import Plan
@@ -19,7 +20,9 @@ _ERRNO = re.compile(r"errno = (\d+)")
 
 
 def check_room(plan: Plan, missing: dict[Colorspace, set[tuple[str, int]]], freed: int = 0) -> int:
-    """Return the bytes that the missing shards will take (uncompressed).
+    """Return the bytes that the missing shards will take (uncompressed), if the disk has room for them.
+
+    Passes over compressed files take room as well while they last, see `temporary_bytes`.
 
     Parameters
     ----------
@@ -35,20 +38,42 @@ def check_room(plan: Plan, missing: dict[Colorspace, set[tuple[str, int]]], free
     """
     needed = sum(plan.shard_bytes(*key, colorspace) for colorspace, keys in missing.items() for key in keys)
     free = free_bytes(plan.config.out) + freed
-    if needed > free and plan.config.compression == "none":
+    aside = temporary_bytes(plan, set().union(*missing.values()))
+    if (needed if plan.config.compression == "none" else 0) + aside > free:
+        more = f" and temporary files of compressed images {aside / 1e6:,.1f} MB" if aside else ""
         raise BuildError(
-            f"{plan.config.out}: the shards need {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free. "
-            f"Make room, choose another --out, fewer color spaces, or --limit"
+            f"{plan.config.out}: the shards need {needed / 1e6:,.1f} MB{more}, the disk has {free / 1e6:,.1f} MB free. "
+            f"Make room, choose another --out, fewer color spaces, {'fewer --workers, ' if aside else ''}or --limit"
         )
     return needed
 
 
+def temporary_bytes(plan: Plan, missing: set[tuple[str, int]]) -> int:
+    """Return the bytes that passes over compressed files put aside at least: the largest shards, one a worker."""
+    sizes = [plan.encoded_bytes(*key) for key in missing if plan.splits[key[0]].source.sequential]
+    largest = sorted(sizes, reverse=True)[: plan.config.worker_count]
+    return sum(size for size in largest if size > IN_MEMORY)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `BuildError` where `folder` is, or would have to be made, in a place that may not be written."""
+    place = _there(folder)
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        what = "may not be written" if place.is_dir() else "is a file"
+        raise BuildError(f"{folder}: {place} {what}. Choose another --out, or permit writing")
+
+
 def free_bytes(path: Path) -> int:
     """Return the free bytes of the disk on which `path` lies, or will lie."""
+    return shutil.disk_usage(_there(path)).free
+
+
+def _there(path: Path) -> Path:
+    """Return `path` or the nearest folder above it that is there."""
     place = path.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
 
 
 def write_failure(path: Path, error: Exception, needed: int | None = None) -> BuildError:

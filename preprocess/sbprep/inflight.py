@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sbprep.disk import write_failure
 from sbprep.plan import Plan, Unit
 
 _MARK = struct.Struct("<qq")  # position in the unit, time in ns
+_NAME = re.compile(r"\.shard-(\d+)\.h5\.(\d+)\.inflight")
 
 
 class InFlight:
@@ -68,13 +70,12 @@ class Mark:
 
 def marks(folder: Path) -> Iterator[Mark]:
     """Yield where the workers in a split's folder are, and those that died there."""
-    for path in folder.glob(".shard-*.inflight"):
-        _, shard, _, pid, _ = path.name.split(".")
+    found = {path: _NAME.fullmatch(path.name) for path in folder.glob(".shard-*.inflight")}
+    for path, name in found.items():
         with suppress(FileNotFoundError):  # its shard was finished in between
-            content = path.read_bytes()
-            if len(content) == _MARK.size:
+            if name and len(content := path.read_bytes()) == _MARK.size:
                 position, at = _MARK.unpack(content)
-                yield Mark(int(shard.removeprefix("shard-")), position, at, Path(f"/proc/{pid}").exists())
+                yield Mark(int(name[1]), position, at, Path(f"/proc/{name[2]}").exists())
 
 
 def earlier_death(plan: Plan) -> str | None:

@@ -67,7 +67,8 @@ def _split_lines(manifest: Manifest, name: str, split: SplitManifest) -> list[st
     size = sum(shard.bytes for shard in split.shards)
     labels = {None: "no labels", "class": "classes", "attribute": "attributes"}[split.label_kind]
     count = f"{len(manifest.label_names)} " if split.label_kind else ""
-    lines = [f"{name}: {split.images:,} images in {len(split.shards)} shards, {size / 1e6:,.1f} MB, {count}{labels}"]
+    shards = f"{len(split.shards)} shard{'s' if len(split.shards) != 1 else ''}"
+    lines = [f"{name}: {split.images:,} images in {shards}, {size / 1e6:,.1f} MB, {count}{labels}"]
     for code, rejected in split.rejected.items():
         lines.append(f"  rejected {code}: {rejected:,}")
     for c, channel in enumerate(CHANNELS[manifest.colorspace]):

@@ -22,7 +22,7 @@ from sbformat.errors import BuildError, ManifestError
 from sbformat.manifest import ShardRecord, check_schema, fsync_folder
 from sbformat.schema import FORMAT_NAME, SCHEMA_VERSION
 from sbprep.disk import write_failure
-from sbprep.request import check_same
+from sbprep.request import check_same, discard_advice
 
 Key = tuple[str, int]
 Partition = tuple[int, int] | None
@@ -142,7 +142,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[ShardResult]]:
         check_schema(header, path)
         return header, [ShardResult.from_json(data) for data in rest]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path}: not a readable journal ({error!r}). Begin anew with --overwrite") from error
+        raise ManifestError(f"{path}: not a readable journal ({error!r}). Begin anew {discard_advice(path)}") from error
 
 
 def open_locked(path: Path) -> int:

@@ -36,6 +36,7 @@ from sbprep.sources.base import Listing, Split
 #: Software that has a say in the bytes: decoding, HDF5 layout, compression.
 _SOFTWARE = {
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "simplejpeg": ("simplejpeg",),
     "h5py": ("h5py",),
     "zstandard": ("zstandard",),
 }
@@ -111,10 +112,12 @@ class Plan:
 
     def unit(self, split: str, number: int) -> Unit:
         """Work out one shard: slice `number` of the permuted listing."""
-        listing, size = self.splits[split].listing, self.config.images_per_shard
-        places = np.arange(number * size, min((number + 1) * size, len(listing)))
-        rows = permute(places, len(listing), self.config.seed)
-        return Unit(split=split, number=number, rows=rows, part=listing.take(rows))
+        rows = self._rows(split, number)
+        return Unit(split=split, number=number, rows=rows, part=self.splits[split].listing.take(rows))
+
+    def _rows(self, split: str, number: int) -> NDArray[np.int64]:
+        total, size = len(self.splits[split].listing), self.config.images_per_shard
+        return permute(np.arange(number * size, min((number + 1) * size, total)), total, self.config.seed)
 
     def shard_bytes(self, split: str, number: int, colorspace: Colorspace) -> int:
         """Bytes of one uncompressed shard in which every listed image survives, to within the HDF5 headers."""
@@ -129,6 +132,10 @@ class Plan:
                 chunk = -(-chunk // ALIGNMENT) * ALIGNMENT
             total += -(-images // chunk_rows) * chunk
         return total
+
+    def encoded_bytes(self, split: str, number: int) -> int:
+        """Return the encoded bytes of the images of one shard, as they are listed."""
+        return int(self.splits[split].listing.sizes[self._rows(split, number)].sum())
 
     def header(self, colorspace: Colorspace) -> dict[str, Any]:
         """Return what a journal of this build says on its first line."""
@@ -211,16 +218,18 @@ def group_units(plan: Plan, units: list[Unit]) -> list[list[Unit]]:
     """Put together the shards that one task makes: one, or for a sequential source as many as one pass may serve.
 
     A pass puts encoded images aside, see `sbprep.sources.spill`: at most `PASS_BYTES`, and all workers together at most
-    half of what the disk has free, but one shard in any case; and it makes at most `PASS_SHARDS`.
+    half of what the disk has free and what the shards leave of it, but one shard in any case (`disk.check_room` sees
+    to that); and it makes at most `PASS_SHARDS`.
     """
     groups: list[list[Unit]] = []
+    shards = sum(plan.shard_bytes(unit.split, unit.number, name) for unit in units for name in plan.config.colorspaces)
     for split, content in plan.splits.items():
         mine = [unit for unit in units if unit.split == split]
         if not content.source.sequential:
             groups += [[unit] for unit in mine]
             continue
-        workers = plan.config.worker_count
-        room = max(1, min(PASS_BYTES, free_bytes(plan.config.out) // (2 * workers)))
+        workers, free = plan.config.worker_count, free_bytes(plan.config.out)
+        room = max(1, min(PASS_BYTES, min(free // 2, free - shards) // workers))
         total = sum(int(unit.part.sizes.sum()) for unit in mine)
         passes = min(max(-(-total // room), -(-len(mine) // PASS_SHARDS), workers), len(mine))
         groups += [[mine[k] for k in part] for part in np.array_split(np.arange(len(mine)), passes)] if mine else []

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from sbformat.manifest import Manifest
-from sbprep.disk import check_room
+from sbprep.disk import check_room, check_writable, temporary_bytes
 from sbprep.estimate import estimate
 from sbprep.journal import Key
 from sbprep.pipeline import Outcome
 from sbprep.plan import Plan
 from sbprep.progress import Progress
 from sbprep.store import survey
-from sbprep.verify import Damage
+
+if TYPE_CHECKING:
+    from sbprep.verify import Damage
 
 LINE_SECONDS = 5.0
 LEAST_SHARE = 0.01  # of a build, for telling what is left
@@ -89,6 +91,11 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """Return 1 shard or 1,234 shards."""
+    return f"{number:,} {what if number == 1 else many or f'{what}s'}"
+
+
 def plan_text(plan: Plan) -> str:
     """Return what will be built, one line a split."""
     config = plan.config
@@ -97,16 +104,18 @@ def plan_text(plan: Plan) -> str:
         names = split.label_names
         kind = {
             None: "no labels",
-            "class": f"{len(names or ())} classes",
-            "attribute": f"{len(names or ())} attributes",
+            "class": counted(len(names or ()), "class", "classes"),
+            "attribute": counted(len(names or ()), "attribute"),
         }
         origin = config.paths.get(name, config.paths.get("source", "generated"))
         lines.append(
-            f"  {name}: {len(split.listing):,} images ({split.kind}: {origin}), {kind[plan.label_kind(name)]}, "
-            f"{plan.shard_count(name)} shards"
+            f"  {name}: {counted(len(split.listing), 'image')} ({split.kind}: {origin}), {kind[plan.label_kind(name)]}, "
+            f"{counted(plan.shard_count(name), 'shard')}"
         )
     if config.partition is not None:
-        lines.append(f"  partition {config.partition[0]} of {config.partition[1]}: {len(plan.own_keys())} shards")
+        lines.append(
+            f"  partition {config.partition[0]} of {config.partition[1]}: {counted(len(plan.own_keys()), 'shard')}"
+        )
     return "\n".join(lines)
 
 
@@ -124,11 +133,13 @@ def found_text(plan: Plan) -> str:
         own = len(plan.own_keys())
         if found.discards:
             lines.append(
-                f"  --overwrite discards {len(found.discards)} files of {root}, {found.freed / 1e6:,.1f} MB, "
+                f"  --overwrite discards {counted(len(found.discards), 'file')} of {root}, {found.freed / 1e6:,.1f} MB, "
                 f"once an image of each split has been read"
             )
         elif len(found.missing) < own:
-            lines.append(f"  {root}: {own - len(found.missing)} of {own} shards are there already and are kept")
+            lines.append(
+                f"  {root}: {own - len(found.missing)} of {counted(own, 'shard')} are there already and are kept"
+            )
     return "\n".join(lines)
 
 
@@ -138,17 +149,21 @@ def dry_run_text(plan: Plan) -> str:
     Raises
     ------
     SplitbrainError
-        The folder holds a build of something else, or the disk is too small.
+        The folder holds a build of something else or may not be written, or the disk is too small.
     """
     found = {name: survey(plan, name) for name in plan.config.colorspaces}
     missing = {name: one.missing for name, one in found.items()}
     needed = check_room(plan, missing, sum(one.freed for one in found.values()))
     lines = [plan_text(plan), found_text(plan)]
+    for colorspace, split in {(name, key[0]) for name, keys in missing.items() for key in keys}:
+        check_writable(plan.root(colorspace) / split)
     files = sum(len(keys) for keys in missing.values())
     if files:
         packed = " before compression" if plan.config.compression != "none" else ""
+        aside = temporary_bytes(plan, set().union(*missing.values()))
+        meanwhile = f"; while archives are read at least {aside / 1e6:,.1f} MB more" if aside else ""
         lines += [
-            f"  {needed / 1e6:,.1f} MB in {files} files{packed}",
+            f"  {needed / 1e6:,.1f} MB in {counted(files, 'file')}{packed}{meanwhile}",
             _time_text(plan, set().union(*missing.values())),
         ]
     else:
@@ -158,10 +173,12 @@ def dry_run_text(plan: Plan) -> str:
 
 def _time_text(plan: Plan, missing: set[Key]) -> str:
     cost, workers = estimate(plan, [key for key in plan.own_keys() if key in missing]), plan.config.worker_count
-    text = f"  about {duration_text(cost.seconds)} with {workers} worker{'s' if workers > 1 else ''} ({cost.rate:,.0f} images/s each"
+    # Processes start and load libraries first, which the estimate leaves out.
+    seconds = f"about {duration_text(cost.seconds)}" if cost.seconds >= 2 else "under 5 s, start-up included,"
+    text = f"  {seconds} with {counted(workers, 'worker')} ({cost.rate:,.0f} images/s each"
     if cost.passes:
-        text += f", {cost.passes} pass{'es' if cost.passes > 1 else ''} of {duration_text(cost.pass_seconds)} over the archive"
-    return f"{text}; measured on {cost.sampled} images, {cost.rejected} of them rejected)"
+        text += f", {counted(cost.passes, 'pass', 'passes')} of {duration_text(cost.pass_seconds)} over the archive"
+    return f"{text}; measured on {counted(cost.sampled, 'image')}, {cost.rejected} of them rejected)"
 
 
 def outcome_text(outcome: Outcome, plan: Plan) -> str:
@@ -177,11 +194,11 @@ def outcome_text(outcome: Outcome, plan: Plan) -> str:
             lines.append(manifest_text(manifest))
     lines += [f"{path}: lost or damaged, made again" for path in outcome.restored]
     if not plan.own_keys():
-        lines.append(f"nothing to do: there are {len(plan.keys())} shards, so this partition has none")
+        lines.append(f"nothing to do: the build has {counted(len(plan.keys()), 'shard')}, this partition none")
     elif not outcome.made:
         lines.append("nothing to do: every shard was there already")
     elif outcome.kept:
-        lines.append(f"{outcome.made} shards made, {outcome.kept} kept from before")
+        lines.append(f"{counted(outcome.made, 'shard')} made, {outcome.kept} kept from before")
     return "\n".join(lines)
 
 
@@ -190,7 +207,9 @@ def manifest_text(manifest: Manifest) -> str:
     lines = [f"{manifest.root}: complete"]
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)
-        line = f"  {name}: {split.images:,} images, {len(split.shards)} shards, {size / 1e6:,.1f} MB"
+        line = (
+            f"  {name}: {counted(split.images, 'image')}, {counted(len(split.shards), 'shard')}, {size / 1e6:,.1f} MB"
+        )
         if split.rejected:
             reasons = ", ".join(f"{count:,} {code}" for code, count in split.rejected.items())
             line += (
@@ -210,9 +229,9 @@ def show_damage(manifest: Manifest, damage: Iterable[Damage], repairing: bool = 
     seconds = time.perf_counter() - start
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
-    verdict = f"{len(found)} damaged place{'s' if len(found) > 1 else ''}" if found else "sound"
+    verdict = f"{counted(len(found), 'damaged place')}" if found else "sound"
     click.echo(
-        f"{manifest.root}: {verdict}; {len(shards)} shards, {size / 1e6:,.1f} MB read in {seconds:.1f} s "
+        f"{manifest.root}: {verdict}; {counted(len(shards), 'shard')}, {size / 1e6:,.1f} MB read in {seconds:.1f} s "
         f"({size / 1e9 / max(seconds, 1e-9):.1f} GB/s)"
     )
     if found and not repairing:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sbformat.absent import PARTITION
 from sbformat.errors import ManifestError, SourceError
 from sbformat.manifest import MANIFEST_NAME
 
@@ -27,23 +28,30 @@ def check_same(found: dict[str, Any], asked: dict[str, Any], path: Path) -> None
         raise SourceError(
             _changed_text(path, sources, now)
             if _origins(sources) == _origins(now) and [*sources] == [*now]
-            else _other_text(root, sources, now)
+            else _other_text(path, sources, now)
         )
     for part in ("recipe", "provenance"):
         differ = _differences(found.get(part, {}), asked[part])
         if differ:
             raise ManifestError(
                 f"{root} holds a build with other {'options' if part == 'recipe' else 'software'}: "
-                f"{'; '.join(differ)}. Use the same, another --out, or --overwrite to discard it"
+                f"{'; '.join(differ)}. Use the same, another --out, or discard it {discard_advice(path)}"
             )
     if found.get("label_names") != asked["label_names"]:
-        raise ManifestError(f"{root} holds a build with other class names. Use another --out, or --overwrite")
+        raise ManifestError(
+            f"{root} holds a build with other class names. Use another --out, or discard it {discard_advice(path)}"
+        )
 
 
-def _other_text(root: Path, sources: dict[str, Entry], now: dict[str, Entry]) -> str:
+def discard_advice(path: Path) -> str:
+    """Say how to discard what `path` belongs to: partitions cannot be overwritten one by one."""
+    return f"by removing {path.parent}" if PARTITION.fullmatch(path.name) else "with --overwrite"
+
+
+def _other_text(path: Path, sources: dict[str, Entry], now: dict[str, Entry]) -> str:
     text = (
-        f"{root} holds another image set: {_set_text(sources)} there, {_set_text(now)} asked for. "
-        f"Give this one a folder of its own with --out, or discard that one with --overwrite"
+        f"{path.parent} holds another image set: {_set_text(sources)} there, {_set_text(now)} asked for. "
+        f"Give this one a folder of its own with --out, or discard that one {discard_advice(path)}"
     )
     counts = [sum(entry["listed"] for entry in entries.values()) for entries in (sources, now)]
     if counts[0] == counts[1] and None not in {option for option, _ in _origins(sources) | _origins(now)}:
@@ -67,7 +75,7 @@ def _changed_text(path: Path, sources: dict[str, Entry], now: dict[str, Entry]) 
     return (
         f"{path.parent}: the images of split {split} have changed since this was {'built' if complete else 'begun'} "
         f"({_origin(after)}: {what}). A prepared set stays with the images it was listed from: prepare what is there "
-        f"now with another --out, discard this with --overwrite"
+        f"now with another --out, discard this {discard_advice(path)}"
         + (", or bring the images back" if complete else ", or bring the images back and run the command again")
     )
 

@@ -102,7 +102,7 @@ def merge(out: Path, colorspaces: Iterable[Colorspace] = COLORSPACES) -> list[Ma
     Raises
     ------
     ManifestError
-        Nothing to merge, partitions of different builds, or shards missing.
+        Nothing to merge, partitions of different builds, shards missing, or a damaged manifest.
     """
     if not out.is_dir():
         raise ManifestError(f"{out}: no such folder. Check the path; it is the --out of the partitions")
@@ -112,6 +112,9 @@ def merge(out: Path, colorspaces: Iterable[Colorspace] = COLORSPACES) -> list[Ma
             f"{out}: nothing to merge, no partition was built there. Check the path; it is the --out of "
             f"sbprep build --partition 1/n … n/n"
         )
+    for name in colorspaces:
+        if not waiting and (out / name / MANIFEST_NAME).is_file():
+            Manifest.read(out / name)  # "already merged" is said of a whole manifest only
     return [_merge_folder(out / name) for name in waiting]
 
 
@@ -237,7 +240,7 @@ def merge_shards(shards: Sequence[tuple[int, ShardRecord]], where: str) -> tuple
         if by_number.setdefault(number, record) != record:
             raise ManifestError(
                 f"{where}: shard {number} was built twice with different content. Were the sources changed in between? "
-                f"Build again with --overwrite"
+                f"Remove the folder and build again"
             )
     return tuple(by_number[number] for number in sorted(by_number))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sbformat import permutation
-from sbformat.manifest import MANIFEST_NAME, Manifest, ShardRecord, SplitManifest, open_manifest
+from sbformat.manifest import COPY_NAME, MANIFEST_NAME, Manifest, ShardRecord, SplitManifest, open_manifest
 from sbformat.permutation import permute
 from sbformat.schema import (
     ALIGNMENT,
@@ -100,7 +100,9 @@ def test_color_spaces_and_splits_are_those_of_the_code() -> None:
         *COLORSPACES
     ]
     assert re.findall(r"`(\w+)`", next(line for line in folders.splitlines() if line.startswith("Splits"))) == [*SPLITS]
-    assert {MANIFEST_NAME, SOURCES_NAME, REJECTS_NAME} <= set(re.findall(r"[\w.]+\.jsonl?|[\w.]+\.txt", folders))
+    assert {COPY_NAME, MANIFEST_NAME, SOURCES_NAME, REJECTS_NAME} <= set(
+        re.findall(r"[\w.]+\.jsonl?|[\w.]+\.txt", folders)
+    )
 
 
 @pytest.mark.parametrize("colorspace", COLORSPACES)

@@ -169,7 +169,7 @@ def test_an_edit_is_told_with_both_digests_and_a_way_out(tmp_path: Path) -> None
     path = written.root / MANIFEST_NAME
     path.write_text(path.read_text().replace('"listed": 200', '"listed": 201'))
 
-    with pytest.raises(ManifestError, match=r"manifest\.json: its content has digest .*…, the file says .*--overwrite"):
+    with pytest.raises(ManifestError, match=r"manifest\.json: its content has digest .*…, the file says .*--repair"):
         Manifest.read(path)
 
 
@@ -220,6 +220,13 @@ def test_what_is_not_json_is_refused_by_name(tmp_path: Path, content: bytes) -> 
     (tmp_path / MANIFEST_NAME).write_bytes(content)
 
     with pytest.raises(ManifestError, match=r"manifest\.json: not readable as JSON"):
+        Manifest.read(tmp_path)
+
+
+def test_a_manifest_that_the_system_does_not_give_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).mkdir()
+
+    with pytest.raises(ManifestError, match=r"manifest\.json: cannot be read \(Is a directory\). Permit reading it"):
         Manifest.read(tmp_path)
 
 

@@ -390,7 +390,9 @@ def test_a_damaged_manifest_stops_a_build_but_not_one_that_overwrites(
     path = own_prepared.root / "manifest.json"
     path.write_bytes(path.read_bytes()[:-20])
 
-    with pytest.raises(SplitbrainError, match=f"{path}: not readable as JSON .* build again with --overwrite"):
+    with pytest.raises(
+        SplitbrainError, match=f"{path}: not readable as JSON .*: sbprep verify {own_prepared.root} --repair"
+    ):
         small_build(photos, own_prepared.root.parent)
     small_build(photos, own_prepared.root.parent, overwrite=True)
     assert tree(own_prepared.root) == tree(prepared.root)

@@ -241,7 +241,7 @@ def test_a_build_says_what_it_will_do_then_what_it_did_then_that_nothing_is_left
 def test_a_partition_says_what_remains_to_be_done(photos: Path) -> None:
     result = build(photos, "--partition", "2/3")
 
-    assert "  partition 2 of 3: 1 shards" in result.output
+    assert "  partition 2 of 3: 1 shard\n" in result.output
     assert "partition 2 of 3 is done. After all of them: sbprep merge data_cache" in result.output
 
 
@@ -249,7 +249,7 @@ def test_a_partition_without_shards_says_so(photos: Path) -> None:
     result = build(photos, "--partition", "5/5")
 
     assert result.exit_code == 0
-    assert result.output.splitlines()[-1] == "nothing to do: there are 3 shards, so this partition has none"
+    assert result.output.splitlines()[-1] == "nothing to do: the build has 3 shards, this partition none"
 
 
 def test_a_build_that_goes_on_says_how_many_shards_it_kept(photos: Path) -> None:
@@ -308,7 +308,7 @@ def test_damage_exits_with_3_by_name_and_repair_with_0(photos: Path) -> None:
     assert (found.exit_code, mended.exit_code, after.exit_code) == (3, 0, 0)
     assert found.output.startswith(f"DAMAGED {path}: image chunk 0 (images 0 to 15)\ndata_cache/rgb: 1 damaged place;")
     assert found.output.endswith("\nMend it: sbprep verify data_cache/rgb --repair\n")
-    assert mended.output.splitlines()[-1] == "data_cache/rgb: 1 shards made again, 0 places still damaged"
+    assert mended.output.splitlines()[-1] == "data_cache/rgb: 1 shard made again, 0 places still damaged"
     assert after.output.startswith("data_cache/rgb: sound;")
     assert tree(Path("data_cache")) == whole
 
@@ -326,6 +326,65 @@ def test_a_damaged_manifest_stops_no_other_color_space(photos: Path) -> None:
         "data_cache/rescaled_lab: sound",
     ]
     assert run("verify", "data_cache/lab").exit_code == 3
+
+
+def test_a_manifest_with_another_value_is_restored_by_repair_in_every_color_space(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "lab")
+    whole = tree(Path("data_cache"))
+    for name in ("rgb", "lab"):
+        path = Path("data_cache", name, "manifest.json")
+        path.write_text(path.read_text().replace('"listed": 40', '"listed": 41'))
+    found, mended, after = run("verify"), run("verify", "--repair"), run("verify")
+
+    assert (found.exit_code, mended.exit_code, after.exit_code) == (3, 0, 0)
+    assert "data_cache/rgb/manifest.json: restored\n" in mended.output
+    assert tree(Path("data_cache")) == whole
+
+
+@pytest.mark.parametrize("others", [(), ("lab",)])
+def test_a_manifest_that_is_gone_is_named_and_restored(photos: Path, others: tuple[str, ...]) -> None:
+    small_build(photos, Path("data_cache"), "rgb", *others)
+    whole = tree(Path("data_cache"))
+    Path("data_cache/rgb/manifest.json").unlink()
+    found, mended = run("verify"), run("verify", "--repair")
+
+    assert (found.exit_code, mended.exit_code) == (3, 0)
+    assert (
+        "DAMAGED data_cache/rgb/manifest.json: missing. Restore it from its copy: sbprep verify data_cache/rgb --repair\n"
+        in (found.output)
+    )
+    assert tree(Path("data_cache")) == whole
+
+
+def test_the_copy_of_a_manifest_is_no_set_while_partitions_are_made_anew(photos: Path) -> None:
+    build(photos)
+    Path("data_cache/rgb/manifest.json").unlink()
+    build(photos, "--partition", "1/3")
+    result = run("verify", "--repair")
+
+    assert result.exit_code == 1
+    assert "not merged yet" in result.output
+
+
+def test_a_manifest_whose_copy_is_damaged_too_exits_with_3_and_stops_no_other(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "lab")
+    for name in ("manifest.json", ".manifest.copy.json"):
+        Path("data_cache/rgb", name).write_text("{}")
+    Path("data_cache/lab/train/shard-00000.h5").unlink()
+    result = run("verify", "--repair", "--workers", "1")
+
+    assert result.exit_code == 3
+    assert "not mended: data_cache/rgb/manifest.json is damaged, and its copy .manifest.copy.json is" in result.output
+    assert "data_cache/lab: 1 shard made again, 0 places still damaged" in result.output
+
+
+def test_repair_gives_a_set_of_an_older_version_the_copy_of_its_manifest(photos: Path) -> None:
+    build(photos)
+    whole = tree(Path("data_cache"))
+    Path("data_cache/rgb/.manifest.copy.json").unlink()
+
+    assert (run("verify").exit_code, run("verify", "--repair").exit_code) == (0, 0)
+    assert tree(Path("data_cache")) == whole
 
 
 def test_damage_that_cannot_be_mended_exits_with_3(own_photos: Path) -> None:
@@ -369,7 +428,7 @@ def test_a_dry_run_of_an_overwrite_says_what_would_go_and_discards_nothing(photo
     result = build(photos, "--overwrite", "--dry-run")
 
     assert result.exit_code == 0
-    assert re.search(r"--overwrite discards 6 files of data_cache/rgb, 0\.2 MB, once an image", result.output)
+    assert re.search(r"--overwrite discards 7 files of data_cache/rgb, 0\.2 MB, once an image", result.output)
     assert re.search(r"MB in 3 files\n", result.output)
     assert tree(Path("data_cache")) == before
 
@@ -388,8 +447,8 @@ def test_a_dry_run_counts_only_its_partition_and_a_sample_of_rejects(own_photos:
         path.write_bytes(b"")
     result = build(own_photos, "--partition", "3/3", "--dry-run")
 
-    assert "  partition 3 of 3: 1 shards" in result.output
-    assert re.search(r"0\.\d MB in 1 files", result.output)
+    assert "  partition 3 of 3: 1 shard\n" in result.output
+    assert re.search(r"0\.\d MB in 1 file\n  under 5 s, start-up included, with 1 worker ", result.output)
     assert re.search(r"measured on 8 images, \d of them rejected", result.output)
 
 
@@ -401,6 +460,70 @@ def test_a_dry_run_on_a_disk_that_is_too_small_exits_with_1(photos: Path, monkey
 
     assert result.exit_code == 1
     assert "Error: data_cache: the shards need 0.2 MB, the disk has 0.2 MB free. Make room" in result.output
+
+
+def test_a_dry_run_says_what_passes_over_an_archive_take_meanwhile(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open("photos.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    monkeypatch.setattr("sbprep.disk.IN_MEMORY", 1)
+
+    assert re.search(
+        r"MB in 3 files; while archives are read at least 0\.0 MB more\n",
+        build(Path("photos.tar.gz"), "--dry-run").output,
+    )
+
+
+def test_a_dry_run_refuses_an_output_that_cannot_be_made(photos: Path) -> None:
+    Path("file").touch()
+    result = build(photos, "--out", "file/deeper", "--dry-run")
+
+    assert result.exit_code == 1
+    assert re.search(
+        r"Error: file/deeper/rgb/train: /\S+/file is a file. Choose another --out, or permit", result.output
+    )
+
+
+# Errors of the system
+
+
+@pytest.mark.parametrize("command", ["build --colorspace rgb --source", "verify", "inspect", "merge"])
+def test_an_error_of_the_system_is_told_with_path_reason_and_what_to_do(command: str) -> None:
+    path = "x" * 300
+    result = run(*command.split(), path)
+
+    assert result.exit_code == 1
+    assert re.search(
+        rf"Error: {path}\S*: the system refuses it \(File name too long\). .* check the path", result.output
+    )
+
+
+def test_a_journal_that_cannot_be_read_is_told_by_path(photos: Path) -> None:
+    Path("data_cache/rgb/journal.jsonl").mkdir(parents=True)
+    result = build(photos)
+
+    assert result.exit_code == 1
+    assert "Error: data_cache/rgb/journal.jsonl: the system refuses it (Is a directory)." in result.output
+
+
+def test_a_merge_of_a_damaged_manifest_is_not_done(photos: Path) -> None:
+    build(photos)
+    path = Path("data_cache/rgb/manifest.json")
+    path.write_bytes(path.read_bytes()[:-9])
+    result = run("merge")
+
+    assert result.exit_code == 1
+    assert f"Error: {path}: not readable as JSON" in result.output
+
+
+@pytest.mark.parametrize("images", ["0", "-3"])
+def test_a_sheet_of_no_images_is_refused(photos: Path, images: str) -> None:
+    build(photos)
+    result = run("inspect", "--sheet", "sheet.png", "--images", images)
+
+    assert result.exit_code == 2
+    assert "Invalid value for '--images'" in result.output
 
 
 # Progress

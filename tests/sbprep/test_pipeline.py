@@ -149,6 +149,7 @@ def test_a_reject_shifts_no_other_shard(own_photos: Path, prepared: Manifest, tm
     before, after = tree(prepared.root), tree(manifest.root)
 
     assert {name for name in before if before[name] != after[name]} == {
+        ".manifest.copy.json",
         "manifest.json",
         "train/rejects.jsonl",
         "train/shard-00001.h5",

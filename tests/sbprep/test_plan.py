@@ -3,15 +3,18 @@
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from builds import small_config, small_plan, tree, write_image, write_images
+from sbformat.errors import BuildError
 from sbformat.permutation import permute
 from sbformat.schema import TargetSpec
 from sbprep import plan as planning
+from sbprep.disk import check_room
 from sbprep.pipeline import build
 from sbprep.plan import group_units, make_plan, provenance
 
@@ -153,16 +156,38 @@ def test_a_compressed_npz_is_read_in_as_few_passes_as_a_tar(tmp_path: Path) -> N
     assert [len(group) for group in group_units(plan, [plan.unit(*key) for key in plan.keys()])] == [4, 4]
 
 
-def test_passes_put_aside_at_most_half_of_the_free_disk_and_a_shard_at_least(
+def test_passes_put_aside_at_most_what_the_shards_leave_of_the_disk_and_a_shard_at_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 16, 16, 3), np.uint8))
     plan = small_plan(tmp_path / "a.npz", images_per_shard=5)
     units = [plan.unit(*key) for key in plan.keys()]
-    for free, groups in ((40 * 768, [4, 4]), (20 * 768, [2, 2, 2, 2]), (0, [1] * 8)):
+    shards = sum(plan.shard_bytes(*key, "rgb") for key in plan.keys())
+    # Half of what is free is more than what the shards leave, but for the last.
+    for left, groups in ((20 * 768, [4, 4]), (10 * 768, [2, 2, 2, 2]), (0, [1] * 8), (9 * shards, [8])):
+        free = shards + left
         monkeypatch.setattr(planning, "free_bytes", lambda path, free=free: free)
 
         assert [len(group) for group in group_units(plan, units)] == groups
+
+
+def test_room_is_needed_for_what_a_pass_puts_aside_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sbprep.disk.IN_MEMORY", 1000)
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((12, 16, 16, 3), np.uint8))
+    plan = small_plan(tmp_path / "a.npz", images_per_shard=5, workers=2)
+    missing = {"rgb": set(plan.keys())}
+    needed = sum(plan.shard_bytes(*key, "rgb") for key in plan.keys())
+    aside = 2 * 5 * 768
+
+    for free, fits in ((needed + aside, True), (needed + aside - 1, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if fits:
+            assert check_room(plan, missing) == needed
+        else:
+            with pytest.raises(
+                BuildError, match=r"and temporary files of compressed images 0.0 MB, .* fewer --workers"
+            ):
+                check_room(plan, missing)
 
 
 def test_provenance_names_convention_and_software_that_decide_the_bytes() -> None:
@@ -171,7 +196,7 @@ def test_provenance_names_convention_and_software_that_decide_the_bytes() -> Non
     assert provenance("lab")["color"]["stored_scale"] == [2.55, 1.0, 1.0]
     assert provenance("rescaled_lab")["color"]["constant_span"] > 0
     software = provenance("lab")["software"]
-    assert list(software) == ["sbprep", "opencv", "h5py", "zstandard"]
+    assert list(software) == ["sbprep", "opencv", "simplejpeg", "h5py", "zstandard"]
     assert all(software.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from builds import small_plan
 from crashes import DeadlySource
-from sbprep.inflight import InFlight
+from sbprep.inflight import InFlight, marks
 from sbprep.pipeline import run_plan
 from sbprep.plan import Plan
 from sbprep.progress import Progress, Watch
@@ -72,6 +72,13 @@ def test_shards_of_other_builds_in_the_folder_do_not_count(tmp_path: Path) -> No
         time.sleep(0.1)
 
     assert [progress.under_way for progress in seen] == [0]
+
+
+@pytest.mark.parametrize("name", [".shard-x.inflight", ".shard-x.h5.4711.inflight", ".shard-00000.h5.x.inflight"])
+def test_a_file_of_somebody_else_is_no_mark(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(16))
+
+    assert list(marks(tmp_path)) == []
 
 
 def test_a_report_that_fails_between_shards_ends_the_build_with_its_error(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from builds import HEADER, changed
-from sbformat.errors import ManifestError, SourceError
+from sbformat.errors import ManifestError, SplitbrainError
 from sbprep.request import check_same
 
 JOURNAL, MANIFEST = Path("out/lab/journal.jsonl"), Path("out/lab/manifest.json")
 
 
 def refusal(header: dict[str, Any], found: Path = MANIFEST) -> str:
-    with pytest.raises(SourceError) as raised:
+    with pytest.raises(SplitbrainError) as raised:
         check_same(HEADER, header, found)
     return str(raised.value)
 
@@ -23,7 +23,10 @@ def refusal(header: dict[str, Any], found: Path = MANIFEST) -> str:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (changed(recipe__seed=3), "other options: seed 0 there, 3 asked for. Use the same, another --out, or --overw"),
+        (
+            changed(recipe__seed=3),
+            "other options: seed 0 there, 3 asked for. Use the same, another --out, or discard it with --overw",
+        ),
         (changed(recipe__target__dual=16), "other options: target.dual 10 there, 16 asked for"),
         (
             changed(recipe__seed=3, recipe__image_size=64),
@@ -85,6 +88,14 @@ def test_another_image_set_is_offered_a_folder_of_its_own_first(header: dict[str
         f"out/lab holds another image set: 40 images of --source photos (train) there, {asked} asked for. "
         "Give this one a folder of its own with --out, or discard that one with --overwrite"
     )
+
+
+def test_a_partition_is_not_told_to_overwrite() -> None:
+    for header in (changed(recipe__seed=1), changed(sources__train__listed=7), changed(label_names=["cat"])):
+        text = refusal(header, Path("out/lab/journal-1-of-3.jsonl"))
+
+        assert "by removing out/lab" in text
+        assert "--overwrite" not in text
 
 
 def test_what_may_be_the_same_images_by_another_option_is_told_how_they_were_named() -> None:

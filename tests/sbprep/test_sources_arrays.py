@@ -509,6 +509,33 @@ def test_hdf5_images_that_were_never_written_are_an_error(tmp_path):
         arrays.splits(tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+def test_hdf5_images_most_of_which_were_never_written_are_an_error(tmp_path, options):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        images = file.create_dataset("images", shape=(10**8, 5, 8, 3), dtype="u1", chunks=(2, 5, 8, 3), **options)
+        images[:3] = make_images()[:3]
+
+    with pytest.raises(SourceError, match="480 bytes, expected 12000000000; it was cut short"):
+        arrays.splits(tmp_path / "a.h5")
+
+
+def test_hdf5_images_are_no_more_than_the_bytes_of_their_file(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=np.zeros((100_000, 1, 1, 3), np.uint8), chunks=True, compression="gzip")
+
+    with pytest.raises(SourceError, match=r"images\]: 100000 images in a file of (\d+) bytes, expected at most \1;"):
+        arrays.splits(tmp_path / "a.h5")
+
+
+def test_virtual_hdf5_images_of_any_number_are_not_listed(tmp_path):
+    layout = h5py.VirtualLayout(shape=(10**8, 5, 8, 3), dtype="u1")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("images", layout)
+
+    with pytest.raises(SourceError, match=r"100000000 images in a file of .*, expected at most 33554432"):
+        arrays.splits(tmp_path / "a.h5")
+
+
 def test_virtual_hdf5_images_are_read_through(tmp_path):
     layout = h5py.VirtualLayout(shape=(7, 5, 8, 3), dtype="u1")
     for row, image in enumerate(make_images()):

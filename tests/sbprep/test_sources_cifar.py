@@ -446,6 +446,8 @@ def test_hostile_class_names_file_is_refused(python10):
 
 
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(tR"
+#: A tuple of twice the same tuple, sixty times: some hundred bytes that take years to hash, to show or to compare.
+NESTED = b"K\x01\x85q\x00" + b"0h\x00h\x00\x86q\x00" * 60
 
 
 @pytest.mark.parametrize(
@@ -464,8 +466,20 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(tR"
         (b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.", "an array of dtype 'O8'"),
         (b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR.", "an array of dtype 'f8'"),
         (b"cnumpy\ndtype\n((S'a'\nS'O'\nltR.", "an array of dtype"),
-        (b"c_codecs\nencode\n(Vx\nS'rot13'\ntR.", "_codecs.encode to b'rot13'"),
+        (b"c_codecs\nencode\n(Vx\nS'rot13'\ntR.", "_codecs.encode to 'rot13'"),
         (b"\x82\x01.", "extension 1"),
+        (b"\x80\x02" + NESTED + b"}h\x00K\x01s.", "a tuple as the key of a dict"),
+        (b"\x80\x02" + NESTED + b"}(h\x00K\x01u.", "a tuple as the key of a dict"),
+        (b"\x80\x02(" + NESTED + b"K\x01d.", "a tuple as the key of a dict"),
+        (b"\x80\x04\x8f(" + NESTED + b"\x90.", "a set or bytearray"),
+        (b"\x80\x04(" + NESTED + b"\x91.", "a set or bytearray"),
+        (b"\x80\x05\x96" + (1 << 50).to_bytes(8, "little") + b".", "a set or bytearray"),
+        (b"\x80\x02c_codecs\nencode\nVx\n" + NESTED + b"\x86R.", "_codecs.encode to tuple"),
+        (b"\x80\x02cnumpy\ndtype\n" + NESTED + b"\x85R.", "an array of dtype tuple"),
+        (
+            b"\x80\x02c_codecs\nencode\nq\x01V" + b"x" * 99 + b"\nS'latin1'\n\x86q\x020" + b"h\x01h\x02R0" * 9 + b"}.",
+            "to encode more text than it holds",
+        ),
     ],
 )
 def test_everything_but_plain_arrays_is_refused_by_name(python10, content, wanted):
@@ -491,6 +505,8 @@ def test_everything_but_plain_arrays_is_refused_by_name(python10, content, wante
         b"}(S'data'\ncnumpy\nndarray\n)\x81u.",
         b"Pid\n.",
         b"cnumpy\ndtype\n(S'u1'\ntR" + b"S'x'\na.",
+        b"\x80\x02}S'data'\n" + ARRAY + b"(I1\n" + NESTED + b"cnumpy\ndtype\n(S'u1'\ntRI00\nS'ab'\ntbs.",
+        b"\x80\x02" + NESTED + b".",
     ],
 )
 def test_malformed_pickle_is_an_error_with_the_file(python10, content):

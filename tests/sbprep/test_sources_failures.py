@@ -153,7 +153,9 @@ def test_a_spill_without_room_is_a_build_error_with_the_folder(tmp_path, monkeyp
     monkeypatch.setattr(spill, "IN_MEMORY", 0)
     with Spill(tmp_path) as kept, files_of_at_most(1000):
         kept.put(1, b"x" * 900)
-        with pytest.raises(BuildError, match=rf"{tmp_path}: no temporary file of 1,100 bytes .*Make room"):
+        with pytest.raises(
+            BuildError, match=rf"{tmp_path}: no temporary file of 1,100 bytes .*beside the shards.* make room"
+        ):
             kept.put(2, b"x" * 200)
 
 

@@ -52,6 +52,7 @@ def partial_build(source: Path, out: Path, *parts: int, of: int = 3) -> Path:
 
 def test_a_finished_folder_holds_manifest_listing_rejects_and_shards_and_nothing_else(prepared: Manifest) -> None:
     assert sorted(tree(prepared.root)) == [
+        ".manifest.copy.json",
         "manifest.json",
         "train/rejects.jsonl",
         "train/shard-00000.h5",
@@ -280,6 +281,7 @@ def test_overwriting_discards_what_a_build_left_and_nothing_else(photos: Path, t
 
     assert {*tree(tmp_path / "out/rgb")} == {
         *FOREIGN,
+        ".manifest.copy.json",
         "manifest.json",
         *(f"train/{name}" for name in ("rejects.jsonl", "sources.txt")),
         *(f"train/shard-0000{number}.h5" for number in range(3)),
@@ -309,7 +311,7 @@ def test_a_folder_in_which_somebody_builds_is_not_discarded(photos: Path, tmp_pa
 def test_left_overs_of_killed_builds_go_and_files_of_others_stay(photos: Path, tmp_path: Path) -> None:
     write_foreign(tmp_path / "rgb")
     ours = ("train/.shard-00002.h5.4711.tmp", "train/.shard-00002.h5.4711.inflight", "train/.sources.txt.4711.tmp")
-    for name in (*ours, ".manifest.json.4711.tmp"):
+    for name in (*ours, ".manifest.json.4711.tmp", "..manifest.copy.json.4711.tmp"):
         (tmp_path / "rgb" / name).touch()
     small_build(photos, tmp_path)
 

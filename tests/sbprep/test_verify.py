@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from builds import small_build, small_manifest, tree, unfinished, write_images
-from sbformat.errors import BuildError, ManifestError, SourceError
+from sbformat.errors import BuildError, ManifestError, SchemaVersionError, SourceError
 from sbformat.manifest import Manifest
-from sbprep.verify import Damage, config_from_manifest, find_damage, repair
+from sbprep.verify import Damage, config_from_manifest, find_damage, mend_manifest, repair
 
 FLIPS = 1000
 MENDED = 20
@@ -173,7 +173,7 @@ def test_a_manifest_with_another_value_says_damaged_or_edited_and_what_to_do(own
     path = own.root / "manifest.json"
     path.write_text(path.read_text().replace('"listed": 75', '"listed": 74'))
 
-    with pytest.raises(ManifestError, match=r"damaged or edited. Restore it, or build again with --overwrite"):
+    with pytest.raises(ManifestError, match=r"damaged or edited. Restore it .*: sbprep verify \S+ --repair"):
         Manifest.read(own.root)
 
 
@@ -190,6 +190,58 @@ def test_a_manifest_that_spells_the_same_values_otherwise_is_damage_and_mended(s
     ]
     assert repair(own, damage, workers=1) == 0
     assert tree(own.root) == tree(sound.root)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".manifest.copy.json"])
+def test_any_flipped_bit_of_the_manifest_or_its_copy_is_mended_from_the_other(
+    sound: Manifest, own: Manifest, name: str
+) -> None:
+    rng, whole, path = random.Random(2), tree(sound.root), own.root / name
+    for _ in range(100):
+        flip(path, rng.randrange(path.stat().st_size * 8))
+
+        assert mend_manifest(own.root) == [path]
+        assert tree(own.root) == whole
+    assert mend_manifest(own.root) == []
+
+
+def test_a_damaged_copy_of_the_manifest_is_named(own: Manifest) -> None:
+    path = own.root / ".manifest.copy.json"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert [str(place) for place in find_damage(own)] == [f"{path}: differs from manifest.json, which is sound"]
+
+
+def test_a_set_without_a_copy_of_its_manifest_is_sound_and_gets_one_when_mended(sound: Manifest, own: Manifest) -> None:
+    path = own.root / ".manifest.copy.json"
+    path.unlink()
+
+    assert list(find_damage(own)) == []
+    assert mend_manifest(own.root) == [path]
+    assert tree(own.root) == tree(sound.root)
+
+
+@pytest.mark.parametrize(("copy", "what"), [(b"{}", "damaged too"), (None, "not there")])
+def test_a_manifest_without_a_whole_copy_is_left_alone_and_the_cost_is_said(
+    own: Manifest, copy: bytes | None, what: str
+) -> None:
+    path = own.root / ".manifest.copy.json"
+    path.unlink() if copy is None else path.write_bytes(copy)
+    flip(own.root / "manifest.json", 0)
+    before = tree(own.root)
+
+    with pytest.raises(ManifestError, match=rf"copy {path.name} is {what}; .* 3 shard files .* may be sound, .*backup"):
+        mend_manifest(own.root)
+    assert tree(own.root) == before
+
+
+def test_a_set_of_another_schema_is_not_called_damaged(own: Manifest) -> None:
+    for name in ("manifest.json", ".manifest.copy.json"):
+        path = own.root / name
+        path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+
+    with pytest.raises(SchemaVersionError, match=r"schema 2, this version reads 1. Install the version that wrote it"):
+        mend_manifest(own.root)
 
 
 def test_an_interrupted_repair_leaves_damage_to_find_and_goes_on(

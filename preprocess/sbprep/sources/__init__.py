@@ -10,7 +10,7 @@ import numpy as np
 
 from sbformat.absent import JOURNALS
 from sbformat.errors import ConfigError, SourceError
-from sbformat.manifest import MANIFEST_NAME
+from sbformat.manifest import COPY_NAME, MANIFEST_NAME
 from sbformat.permutation import permute
 from sbformat.schema import COLORSPACES, FORMAT_NAME
 from sbprep.config import BuildConfig
@@ -98,7 +98,7 @@ def _refuse_prepared(path: Path) -> None:
 def _is_prepared(root: Path) -> bool:
     # Journals are looked for by pattern, but not among a million images: under the names of color spaces only.
     journals = root.glob(JOURNALS) if root.name in COLORSPACES else ()
-    return any(_is_ours(file) for file in (root / MANIFEST_NAME, *journals))
+    return any(_is_ours(file) for file in (root / MANIFEST_NAME, root / COPY_NAME, *journals))
 
 
 def _is_ours(file: Path) -> bool:

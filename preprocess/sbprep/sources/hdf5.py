@@ -23,6 +23,8 @@ from sbprep.sources.records import hwc, open_listed
 MAX_CHUNK_BYTES = 64 << 20
 #: Bytes of rows that are gathered before they are given out.
 GATHER_BYTES = 32 << 20
+#: Most images of a dataset whose content lies in other files; of one in chunks there are no more than bytes in the file.
+MAX_IMAGES_ELSEWHERE = 1 << 25
 
 
 def _open_hdf5(path: Path) -> Any:
@@ -55,7 +57,8 @@ def _hdf5_array(path: Path, name: str, dataset: Any) -> StoredArray:
     chunks = dataset.chunks or (64,)
     plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
     offset = dataset.id.get_offset() if plain else None
-    written = dataset.nbytes if dataset.is_virtual or dataset.id.get_storage_size() else 0
+    count = dataset.shape[0] if dataset.shape else 0
+    most = path.stat().st_size if dataset.chunks else MAX_IMAGES_ELSEWHERE
 
     def load() -> NDArray[Any]:
         with _open_hdf5(path) as file:
@@ -68,6 +71,10 @@ def _hdf5_array(path: Path, name: str, dataset: Any) -> StoredArray:
                 f"{path}[{name}]: chunks of {math.prod(chunks)} bytes, at most {MAX_CHUNK_BYTES} are held in memory; "
                 "write it with chunks of fewer images"
             )
+        if count > most:
+            raise SourceError(
+                f"{path}[{name}]: {count} images in a file of {path.stat().st_size} bytes, expected at most {most}; write it again"
+            )
         with _open_hdf5(path) as file:
             file[name][:1]  # a filter that is not installed fails here and not once an image
         block = min(chunks[0], max(1, GATHER_BYTES // math.prod(shape)))
@@ -79,10 +86,23 @@ def _hdf5_array(path: Path, name: str, dataset: Any) -> StoredArray:
         dtype=dataset.dtype,
         fortran=False,
         offset=offset,
-        content=written if offset is None else path.stat().st_size - offset,
+        content=_written(dataset) if offset is None else path.stat().st_size - offset,
         load=load,
         rows=rows,
     )
+
+
+def _written(dataset: Any) -> int:
+    """Return the bytes that are there, all of them where at least half are: writing may have ended early in a chunk.
+
+    A file of 17 kB can claim 10^8 images in chunks that were never written, and HDF5 gives zeros for them.
+    """
+    if dataset.is_virtual:
+        return int(dataset.nbytes)
+    if dataset.chunks is None:
+        return int(dataset.nbytes) if dataset.id.get_storage_size() else 0
+    chunks = int(dataset.id.get_num_chunks() * math.prod(dataset.chunks) * dataset.dtype.itemsize)
+    return int(dataset.nbytes) if 2 * chunks >= dataset.nbytes else chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,8 +80,8 @@ class Spill:
         except OSError as error:
             raise BuildError(
                 f"{self._folder}: no temporary file of {self._end + len(data):,} bytes can be written here "
-                f"({error.strerror}), and a pass over a compressed file needs one. Make room, use fewer --workers, "
-                "or unpack the images first"
+                f"({error.strerror}), and a pass over a compressed file needs one beside the shards. Nothing already "
+                "built is lost: make room, use fewer --workers, or unpack the images first, and run the same command again"
             ) from error
 
 
