@@ -18,9 +18,14 @@ from sbtrain.bench_rounds import Bar, comparison, rounds, sampled
 from sbtrain.bench_steps import FirstStep, Setting, Steady
 from sbtrain.cli import main
 from sbtrain.data import SplitReader
+from sbtrain.flops import peak_flops
 from sbtrain.synthetic import write_synthetic
 
 RATIO = re.compile(r" ([\d.,]+)x \(([\d.,]+) to ([\d.,]+)\) +([\d,]+) : ([\d,]+) images/s")
+STEADY = Steady(
+    images_per_s=10_000, data_wait=0.001, flops=229e12, mfu=0.23, peak_bytes=2_500_000_000, first_seconds=1.0,
+    save_seconds=0.5,
+)  # fmt: skip
 PLAN = bench.Plan(images=64, networks=("simplenet",), batch_sizes=(4,), device="cpu", repeats=1, seconds=0.02)
 
 
@@ -138,20 +143,39 @@ def test_a_rate_counts_images_not_batches() -> None:
 # --------------------------------------------------------------------------------------------------------- the table
 
 
-def test_the_report_s_job_takes_its_images_and_the_start_scaled_to_them() -> None:
-    """10,000 images/s: 358.4 s; the start: 12 s, of which 2 s for an eighth of the images become 16 s."""
-    assert bench_steps.minutes(10_000, FirstStep(seconds=12, loading=2), 64_000) == pytest.approx((358.4 + 26) / 60)
+def test_the_report_s_job_takes_its_images_the_start_scaled_to_them_and_the_saves() -> None:
+    """10,000 images/s: 358.4 s; the start: 12 s, of which 2 s for an eighth of the images become 16 s.
+
+    56,000 steps of 64 images: 57 saves of 0.5 s.
+    """
+    found = bench_steps.minutes(STEADY, 64, FirstStep(seconds=12, loading=2), 64_000)
+
+    assert found == pytest.approx((358.4 + 26 + 28.5) / 60)
+
+
+def test_a_save_is_measured_with_the_steps(synthetic: Manifest) -> None:
+    setting = Setting(network="simplenet", cache="host", batch_size=2, device="cpu")
+
+    assert 0 < bench_steps.steady(synthetic, setting, 0.01).save_seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "bfloat16", "float32"), [("NVIDIA H200", 989e12, 494.5e12), ("NVIDIA A100-SXM4-80GB", 312e12, 156e12)]
+)
+def test_the_peak_in_float32_is_that_of_tf32(name: str, bfloat16: float, float32: float) -> None:
+    assert (peak_flops(name, torch.bfloat16), peak_flops(name, torch.float32)) == (bfloat16, float32)
+
+
+def test_a_device_that_is_not_listed_has_no_peak() -> None:
+    assert peak_flops("CPU", torch.float32) is None
 
 
 def test_on_a_gpu_a_row_has_work_memory_and_the_verdict() -> None:
-    found = Steady(
-        images_per_s=10_000, data_wait=0.001, flops=229e12, mfu=0.23, peak_bytes=2_500_000_000, first_seconds=1.0
-    )
     setting = Setting(network="resnet18", cache="device", batch_size=64)
 
-    row = bench._row(setting, found, FirstStep(seconds=12, loading=2), 64_000)
+    row = bench._row(setting, STEADY, FirstStep(seconds=12, loading=2), 64_000)
 
-    assert row.split() == "resnet18 64 exact device 10,000 0.10% 229.0 23% 2.5 6.4 bar: ok, stretch: short".split()
+    assert row.split() == "resnet18 64 exact device 10,000 0.10% 229.0 23% 2.5 6.9 bar: ok, stretch: short".split()
 
 
 def test_a_first_step_that_fails_says_why(synthetic: Manifest) -> None:

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from sbformat.errors import SchemaVersionError
 from sbtrain import checkpoint
 from sbtrain.checkpoint import CheckpointError
+from sbtrain.retention import prune
 
 
 def net(width: int = 4) -> nn.Module:
@@ -77,33 +80,83 @@ def test_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "none", print) is None
 
 
-def test_another_version_is_named(tmp_path: Path) -> None:
-    write(tmp_path, 1)
-    path = tmp_path / "step-00000001"
-    state = json.loads((path / "state.json").read_text()) | {"version": 99}
+def change_state(path: Path, **fields: Any) -> None:
+    """Write a checkpoint's state otherwise, as another sbtrain would have: whole."""
+    state = json.loads((path / "state.json").read_text()) | fields
     (path / "state.json").write_text(json.dumps(state))
     files = json.loads((path / checkpoint.MANIFEST).read_text())
     files["state.json"] = checkpoint._digest(path / "state.json")
     (path / checkpoint.MANIFEST).write_text(json.dumps(files))
 
-    with pytest.raises(CheckpointError, match="version 99, this version reads sbtrain-checkpoint 1"):
+
+def test_a_newest_of_another_version_is_no_damage_to_pass_over(tmp_path: Path) -> None:
+    """It names the version, and the sbtrain to go on with."""
+    write(tmp_path, 1, 2)
+    change_state(tmp_path / "step-00000002", version=99, sbtrain="7.5")
+
+    with pytest.raises(
+        SchemaVersionError, match=r"version 99, written by sbtrain 7\.5; this one, .* reads .* 1\. Go on"
+    ):
+        checkpoint.latest(tmp_path, print)
+
+
+def test_another_version_may_have_other_files(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    path = tmp_path / "step-00000001"
+    change_state(path, version=99)
+    (path / "optim.safetensors").unlink()
+
+    with pytest.raises(SchemaVersionError, match="version 99"):
         checkpoint.verify(path)
+
+
+def test_a_checkpoint_of_the_first_version_loads() -> None:
+    """Written once, never again: whoever changes the format breaks this, and has to raise its version or read both."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    found = checkpoint.latest(Path(__file__).with_name("old_checkpoint"), pytest.fail)
+    assert found is not None
+    found.load_model(model)
+    found.load_optimizer(optimizer)
+
+    torch.testing.assert_close(model.weight.data, torch.tensor([[0.375, -2.125]]))
+    torch.testing.assert_close(model.bias.data, torch.tensor([0.125]))
+    moments = optimizer.state[model.weight]
+    assert moments["step"] == 1
+    torch.testing.assert_close(moments["exp_avg"], torch.tensor([[0.1, 0.2]]))
+    torch.testing.assert_close(moments["exp_avg_sq"], torch.tensor([[0.001, 0.004]]))
+    assert found.state == {
+        "format": "sbtrain-checkpoint", "version": 1, "step": 7, "loss": 2.5, "regular": True,
+        "totals": {"names": ["loss"], "sums": [12.5, 6.0, 1.0], "line": [10.0, 5.0, 1.0], "save": []},
+        "bad": 1, "shift": 4, "rollbacks": 1,
+    }  # fmt: skip
 
 
 def test_the_newest_are_kept_and_litter_is_removed(tmp_path: Path) -> None:
     write(tmp_path, 1, 2, 3, 9)
     (tmp_path / ".step-00000004.123.tmp").mkdir()
 
-    checkpoint.prune(tmp_path, newest=3, keep=2)
+    prune(tmp_path, newest=3, keep=2)
 
     assert steps(tmp_path) == [2, 3]  # 9 was damaged: the run went on before it
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_the_newest_regular_one_is_kept_whatever_signals_wrote_after_it(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for step, regular in ((4, True), (8, True), (9, False), (10, False)):
+        checkpoint.save(tmp_path, step, model, optimizer, {"regular": regular})
+
+    prune(tmp_path, newest=10, keep=1)
+
+    assert steps(tmp_path) == [8, 10]
+
+
 def test_the_best_is_kept_as_well(tmp_path: Path) -> None:
     write(tmp_path, 1, 2, 3, 4, losses=(9.0, 5.0, None, 7.0))
 
-    checkpoint.prune(tmp_path, newest=4, keep=1, keep_best=True)
+    prune(tmp_path, newest=4, keep=1, keep_best=True)
 
     assert steps(tmp_path) == [2, 4]
 

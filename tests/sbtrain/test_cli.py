@@ -124,6 +124,13 @@ def test_without_run_dir_the_folder_is_named_after_the_run(
         (("--device", "tpu"), 2, "expected auto, cpu, cuda or cuda:N"),
         (("--device", "cuda:9"), 2, "sees"),
         (("--split", "test"), 1, "has splits"),
+        (("--method", "supervised"), 2, "sbtrain finetune --from-scratch"),
+        (("--method", "denoise"), 2, "did you mean denoising?"),
+        (("--lr", "inf"), 2, "lr inf, expected a finite number"),
+        (("--weight-decay", "inf"), 2, "weight_decay inf, expected a finite number"),
+        (("--clip", "nan"), 2, "clip nan, expected a finite number"),
+        (("--seed", "99999999999999999999999"), 2, "seed 99999999999999999999999, expected less than 2^63"),
+        (("--seed", "-1"), 2, "seed -1, expected 0 or more"),
         (("--colorspace", "rgb"), 1, "rgb"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -136,6 +143,29 @@ def test_a_wrong_option_is_refused(
     assert result.exit_code == code, result.output
     assert message in result.output
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("file", "File exists"), ("file/run", "Not a directory"), ("x" * 300, "File name too long")]
+)
+def test_a_place_where_no_folder_can_be_is_refused(place: str, reason: str, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here already")
+
+    result = invoke(*command(shards / "lab", tmp_path / place))
+
+    assert result.exit_code == 1
+    assert f"{tmp_path / place}: cannot be the folder of a run" in result.output
+    assert reason in result.output
+
+
+def test_a_result_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results").write_text("a file where a folder belongs")
+
+    result = invoke(*command(shards / "lab", tmp_path / "run", "--epochs", "1"))
+
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'run'}: cannot be written" in result.output
 
 
 def test_no_shards_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:

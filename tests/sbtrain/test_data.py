@@ -20,7 +20,9 @@ from sbformat.schema import TargetSpec, values_from_bins, values_from_image
 from sbprep.pipeline import build
 from sbtrain.cli import main
 from sbtrain.data import Batch, Loader, Order, SplitReader, order_from_text, reside
+from sbtrain.labeled import Labeled
 from sbtrain.residence import host_memory
+from sbtrain.synthetic import write_synthetic
 
 CPU = torch.device("cpu")
 NAMES = ("image", "image_range", "target_single", "target_dual", "target_range", "source_index")
@@ -180,14 +182,14 @@ def shard_of(root: Path, number: int = 1) -> Path:
     return root / "lab" / "unlabeled" / f"shard-{number:05d}.h5"
 
 
-def flip(path: Path, dataset: str) -> None:
-    manifest = Manifest.read(path.parents[1])
-    table = manifest.splits["unlabeled"].shards[1].chunks(dataset)
+def flip(path: Path, dataset: str, bit: int = 0x80) -> None:
+    shards = Manifest.read(path.parents[1]).splits[path.parent.name].shards
+    place = next(shard for shard in shards if shard.name == path.name).chunks(dataset).offset + 4
     with path.open("r+b") as file:
-        file.seek(table.offset + 3)
+        file.seek(place)
         byte = file.read(1)[0]
-        file.seek(table.offset + 3)
-        file.write(bytes([byte ^ 0x80]))
+        file.seek(place)
+        file.write(bytes([byte ^ bit]))
 
 
 def test_verify_names_a_flipped_byte_before_the_first_step(own_shards: Path, tmp_path: Path) -> None:
@@ -200,14 +202,47 @@ def test_verify_names_a_flipped_byte_before_the_first_step(own_shards: Path, tmp
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("cache", RESIDENCES)
-def test_a_target_that_is_no_class_never_reaches_the_loss(own_shards: Path, tmp_path: Path, cache: str) -> None:
-    flip(shard_of(own_shards), "target_dual")
+@pytest.mark.parametrize(
+    ("cache", "dataset"),
+    [
+        ("device", "image"),
+        ("host", "image"),
+        ("device", "target_dual"),
+        ("host", "target_dual"),
+        ("mmap", "target_dual"),
+    ],
+)
+def test_a_flipped_byte_of_whatever_is_read_whole_is_never_learned_from(
+    own_shards: Path, tmp_path: Path, cache: str, dataset: str
+) -> None:
+    flip(shard_of(own_shards), dataset)
 
     result = CliRunner().invoke(main, command(own_shards, tmp_path / "run", "--cache", cache))
 
     assert result.exit_code == 1
-    assert "shard-00001.h5: image 0: target_dual" in result.output
+    assert f"shard-00001.h5: {dataset} chunk 0 (images 0 to 19): its checksum is not the manifest's" in result.output
+    assert [path.read_text() for path in (tmp_path / "run").glob("metrics.jsonl")] in ([], [""])
+
+
+def test_a_mapped_target_that_is_no_class_never_reaches_the_loss(tmp_path: Path) -> None:
+    """Targets of 32 x 32 cells are mapped as images are: what a batch needs is all that is read."""
+    config = small_config(
+        None, tmp_path, "lab", image_size=64, target=TargetSpec(size=32), images_per_shard=10, limit=20
+    )
+    manifest = build(config).manifests["lab"]
+    assert manifest is not None
+    flip(manifest.root / "unlabeled" / "shard-00001.h5", "target_dual")
+
+    with pytest.raises(ShardError, match=r"shard-00001\.h5: image 0: target_dual \d+, expected below 100"):
+        list(loader(manifest, "mmap", batch=10).batches(0, 2))
+
+
+def test_a_label_flipped_into_another_class_is_never_learned_from(tmp_path: Path) -> None:
+    manifest = write_synthetic(tmp_path / "lab", {"train": 20}, image_size=16)
+    flip(manifest.root / "train" / "shard-00000.h5", "label", 0x01)
+
+    with pytest.raises(ShardError, match=r"shard-00000\.h5: label chunk 0 \(images 0 to 19\)"):
+        Labeled(manifest, "train", ("image",), CPU)
 
 
 def test_a_truncated_shard_is_named(own_shards: Path) -> None:

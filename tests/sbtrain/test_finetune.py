@@ -21,11 +21,12 @@ from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Batch, Rows
 from sbtrain.few_shot import ALL, draw_rows
-from sbtrain.finetune import finetune, open_pretrained
+from sbtrain.finetune import finetune
 from sbtrain.finetune_config import FinetuneConfig
 from sbtrain.fitting import Fitter, top_counts
 from sbtrain.labeled import Features, Labeled
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
+from sbtrain.pretrained import open_pretrained
 from sbtrain.runtime import RunError
 
 
@@ -266,6 +267,15 @@ def test_a_result_says_what_it_was_made_of(few: Path, own_run: Path) -> None:
     top1 = [fit["top1"] for fit in result["fits"]]
     assert result["results"][0]["top1"]["mean"] == pytest.approx((top1[0] + top1[1]) / 2)
     assert result["results"][0]["top1"]["ci95"] == pytest.approx(12.7062 * abs(top1[0] - top1[1]) / 2, rel=1e-4)
+
+
+def test_a_fit_says_how_many_of_its_images_were_held_out(few: Path, own_run: Path) -> None:
+    result = results(own_run, few, freeze=True, hold_out=0.2, samples_per_class=(4, 5, ALL), draws=1)
+
+    again = results(own_run, few, freeze=True, hold_out=0.2, samples_per_class=(4, 5, ALL), draws=1)
+
+    assert [(fit["images"], fit["held_out"]) for fit in numbers(result)] == [(12, 0), (15, 3), (24, 3)]
+    assert again.to_json() == result.to_json()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,26 @@ def test_statistics_of_other_images_are_named(few: Path, shards: Path, tmp_path:
     assert "do not hold the run's own images: statistics of split train normalize" in result.output
 
 
+def test_samples_too_few_to_stop_early_by_are_named_once(few: Path, own_run: Path) -> None:
+    result = invoke(*command(own_run, few, "--samples-per-class", "1,2,5,all", "--hold-out", "0.2", "--compare"))
+
+    assert result.exit_code == 0, result.output
+    assert result.output.count("hold-out 0.2 of 1, 2 per class is no image") == 1
+
+
+@pytest.mark.parametrize(("more", "times"), [(("--compare",), 1), (("--from-scratch",), 0)])
+def test_reporting_the_images_of_pretraining_is_remarked(
+    more: tuple[str, ...], times: int, few: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    assert invoke(*pretrain(few / "lab", run_dir, "--split", "val", "--stop-after", "1")).exit_code == 0
+
+    result = invoke(*command(run_dir, few, *more))
+
+    assert result.exit_code == 0, result.output
+    assert result.output.count("the run was pretrained on the images of split val, which are reported") == times
+
+
 # --------------------------------------------------------------------------------------------------- what it refuses
 
 
@@ -137,7 +157,11 @@ def test_statistics_of_other_images_are_named(few: Path, shards: Path, tmp_path:
         (("--pool", "5"), 2, "logits has 4 x 4 cells. Use --pool 4 or less"),
         (("--draws", "0"), 2, "draws 0, expected 1 or more"),
         (("--lr", "0"), 2, "lr 0.0, expected more than 0"),
-        (("--lr", "nan"), 2, "lr nan, expected more than 0"),
+        (("--lr", "nan"), 2, "lr nan, expected a finite number"),
+        (("--lr", "inf"), 2, "lr inf, expected a finite number"),
+        (("--weight-decay", "inf"), 2, "weight_decay inf, expected a finite number"),
+        (("--seed", "99999999999999999999999"), 2, "seed 99999999999999999999999, expected less than 2^63"),
+        (("--seed", "-1"), 2, "seed -1, expected 0 or more"),
         (("--lr", "1e38"), 1, "loss or weights were not finite in 2 steps on 3 images"),
         (("--hold-out", "0.6"), 2, "expected a share of 0 to 0.5"),
         (("--eval-split", "train"), 2, "a result on training images says nothing"),

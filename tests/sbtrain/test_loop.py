@@ -21,6 +21,7 @@ from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
 from sbtrain.progress import ProgressPrinter, progress_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import gradient_norm
+from sbtrain.tensor_files import load_tensors
 
 HABITS = Habits(log_every=1, checkpoint_every=4, keep_last=9)
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -113,14 +114,78 @@ def test_a_rolled_back_run_resumes_to_the_same_bits(lab: Manifest, tmp_path: Pat
     def poison(batch: Batch) -> bool:
         return batch.index.tolist() in poisoned
 
-    habits = Habits(log_every=1, checkpoint_every=4, keep_last=9)
+    habits = Habits(log_every=1, checkpoint_every=4)
     run(lab, tmp_path / "whole", poison, habits=habits, bad_steps=4)
 
-    run(lab, tmp_path / "parts", poison, habits=replace(habits, stop_after=6), bad_steps=4)
-    run(lab, tmp_path / "parts", poison, habits=replace(habits, stop_after=10), bad_steps=4)
+    for stop in (5, 6, 10):  # two of them in a row: those that are kept, were regular ones not kept besides
+        run(lab, tmp_path / "parts", poison, habits=replace(habits, stop_after=stop), bad_steps=4)
     run(lab, tmp_path / "parts", poison, habits=habits, bad_steps=4)
 
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_rollback_leaves_no_checkpoint_of_the_bad_stretch(lab: Manifest, tmp_path: Path) -> None:
+    """Else a run killed before its next save would go on in the middle of it."""
+    run(lab, tmp_path / "run", lambda _: True, habits=replace(HABITS, stop_after=3), bad_steps=4)
+    assert checkpoints(tmp_path / "run") == [0, 3]
+
+    with pytest.raises(RunError):
+        run(lab, tmp_path / "run", lambda _: True, bad_steps=4, rollbacks=0)
+
+    assert checkpoints(tmp_path / "run") == [0]
+
+
+def overflowing(method: Method, at: int) -> None:
+    """Let a statistic of BatchNorm overflow at step `at`: while it trains no loss and no gradient shows it."""
+    clean, calls = method.loss, 0
+
+    def loss(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        nonlocal calls
+        if calls == at:
+            next(m for m in method.modules() if isinstance(m, torch.nn.BatchNorm2d)).running_var.fill_(math.inf)
+        calls += 1
+        return clean(batch)
+
+    method.loss = loss  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("at", [3, 11], ids=["regular save", "last step"])
+def test_weights_that_are_not_finite_are_never_a_regular_checkpoint(at: int, lab: Manifest, tmp_path: Path) -> None:
+    said: list[str] = []
+    config, method, loader = small_parts(lab)
+    overflowing(method, at)
+
+    ended = train(config, method, loader, tmp_path, CPU, HABITS, StopRequest(), said.append, Quiet())
+
+    assert (ended.complete, ended.rollbacks) == (True, 1)
+    assert any(f"step {at + 1}: weights were not finite. Back to step {at - 3}" in text for text in said), said
+    for path in (tmp_path / "checkpoints").iterdir():
+        assert all(bool(t.isfinite().all()) for t in load_tensors(path / "model.safetensors").values())
+
+
+def test_an_update_that_always_overflows_ends_the_run(lab: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"step 1: weights were not finite, also after going back 3 times"):
+        run(
+            lab, tmp_path / "run", habits=replace(HABITS, checkpoint_every=1), optimizer="sgd", lr=1e3, weight_decay=1e38
+        )  # fmt: skip
+
+    assert checkpoints(tmp_path / "run") == [0]
+
+
+def test_a_run_of_which_the_last_half_was_not_applied_does_not_end_well(lab: Manifest, tmp_path: Path) -> None:
+    """The first step puts the weights where no loss is finite; bad_steps, 10, does not divide the 12 steps."""
+    with pytest.raises(RunError, match=r"step 12: 11 of 12 steps were not finite, also after going back 3 times"):
+        run(lab, tmp_path / "run", lr=1e30)
+
+
+def test_a_run_says_that_its_last_steps_were_not_applied(lab: Manifest, tmp_path: Path) -> None:
+    said: list[str] = []
+    *_, loader = small_parts(lab)
+
+    ended, *_ = run(lab, tmp_path / "run", holds(loader, 11), said.append)
+
+    assert (ended.complete, ended.rollbacks) == (True, 0)
+    assert "step 12: not finite, so not applied: the last 1 of 12 steps" in said
 
 
 def test_micro_batches_give_the_gradient_of_the_batch(lab: Manifest) -> None:

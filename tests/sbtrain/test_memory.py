@@ -12,7 +12,7 @@ from sbformat.manifest import Manifest
 from sbtrain.config import PretrainConfig
 from sbtrain.dry_run import Estimates, dry_run, sentences
 from sbtrain.loop import Habits
-from sbtrain.pretrain import Request
+from sbtrain.pretrain import Request, copies
 from sbtrain.progress import ProgressPrinter
 from sbtrain.runtime import StopRequest
 
@@ -39,11 +39,11 @@ def estimated(shards: Path) -> tuple[Request, Estimates]:
 
 
 def test_a_dry_run_knows_the_size_of_a_checkpoint(estimated: tuple[Request, Estimates], undisturbed: Path) -> None:
-    _, found = estimated
+    request, found = estimated
     newest = undisturbed / "checkpoints" / f"step-{checkpoints(undisturbed)[-1]:08d}"
 
     assert found.checkpoint_bytes == pytest.approx(sum(path.stat().st_size for path in newest.iterdir()), rel=0.01)
-    assert found.disk_bytes == 4 * found.checkpoint_bytes
+    assert found.disk_bytes == copies(request.habits) * found.checkpoint_bytes
 
 
 def test_a_dry_run_counts_steps_and_saves(estimated: tuple[Request, Estimates]) -> None:

@@ -91,7 +91,7 @@ def test_a_preset_of_ones_own_is_a_file(tmp_path: Path) -> None:
         ('optimizer = "adm"', "optimizer 'adm', did you mean adam"),
         ("epochs = 1.5", "epochs 1.5, expected int"),
         ("lr = -1", "lr -1, expected more than 0"),
-        ("lr = nan", "lr nan, expected more than 0"),
+        ("lr = nan", "lr nan, expected a finite number"),
         ('network = "resnet"', "network 'resnet'"),
         ("batch_size = 10\naccumulate = 3", "does not divide into 3 micro-batches"),
         ('colorspace = "hsv"', "colorspace 'hsv', expected one of"),

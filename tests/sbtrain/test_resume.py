@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from runs import IMAGES, checkpoints, command, lines, litter, outcome, run_apart, small_parts
 from sbformat.manifest import Manifest
-from sbtrain.checkpoint import MANIFEST
+from sbtrain.checkpoint import MANIFEST, _digest
 from sbtrain.cli import main
 from sbtrain.data import Loader, MappedResidence, Order, SplitReader
 from sbtrain.runtime import EXIT_REQUEUE, only_one
@@ -164,6 +164,20 @@ def test_a_run_does_not_begin_anew_when_all_checkpoints_are_damaged(shards: Path
     assert "all 3 checkpoints are damaged" in result.output
 
 
+def test_a_run_of_another_version_is_not_called_damaged(shards: Path, own_run: Path) -> None:
+    for path in (own_run / "checkpoints").iterdir():
+        text = (path / "state.json").read_text().replace('"version": 1,', '"version": 2,')
+        (path / "state.json").write_text(text)
+        files = json.loads((path / MANIFEST).read_text()) | {"state.json": _digest(path / "state.json")}
+        (path / MANIFEST).write_text(json.dumps(files))
+
+    result = invoke(*command(shards / "lab", own_run))
+
+    assert result.exit_code == 1
+    assert "sbtrain-checkpoint version 2, written by sbtrain" in result.output
+    assert "damaged" not in result.output
+
+
 # --------------------------------------------------------------------------------------------- the run's folder
 
 
@@ -234,7 +248,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(s
     result = invoke(*command(shards / "lab", tmp_path / "run", "--keep-last", "10000000"))
 
     assert result.exit_code == 1
-    assert "needed for 10000001 checkpoints" in result.output
+    assert "needed for 10000002 checkpoints" in result.output
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

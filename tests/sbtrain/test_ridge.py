@@ -16,6 +16,7 @@ from sbtrain.fitting import Fitter, evaluate
 from sbtrain.labeled import Labeled
 from sbtrain.methods import supervised
 from sbtrain.methods.supervised import Classifier, ridge
+from sbtrain.runtime import RunError
 
 
 def points(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +59,17 @@ def test_a_system_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPatc
         ridge(*points(12, 5))
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_constant_features_give_the_shares_of_the_classes(value: float, standardize: bool) -> None:
+    classifier = Classifier(5, 3, standardize)
+
+    classifier.solve(torch.full((8, 5), value), torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
+
+    logits = classifier.eval().classify(torch.full((1, 5), value))
+    torch.testing.assert_close(logits / supervised.SOLVED_SCALE, torch.tensor([[0.5, 0.25, 0.25]]))
+
+
 class Means:
     """A source whose features are the means of an image's channels."""
 
@@ -81,6 +93,25 @@ def test_frozen_features_are_classified_without_a_step(tmp_path: Path) -> None:
 
     assert frozen.fit(model, np.arange(24), seed=0) == 0
     assert evaluate(model, frozen.source, CPU)[0] > 1 / 3
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_features_that_are_not_finite_give_no_result(freeze: bool, tmp_path: Path) -> None:
+    frozen = fitter(tmp_path, freeze=freeze, head="ridge")
+    model = Classifier(3, 3, standardize=True)
+    model.features = lambda batch: batch["feature"] / 0  # type: ignore[method-assign]
+
+    with pytest.raises(RunError, match=r"features of 24 images are not finite: the run's weights fell apart"):
+        frozen.fit(model, np.arange(24), seed=0)
+
+
+def test_features_too_large_to_solve_give_no_result(tmp_path: Path) -> None:
+    frozen = fitter(tmp_path, freeze=True, head="ridge")
+    model = Classifier(3, 3, standardize=True)
+    model.features = lambda batch: batch["feature"] * 1e35  # type: ignore[method-assign]
+
+    with pytest.raises(RunError, match=r"no finite solution: their features reach \d"):
+        frozen.fit(model, np.arange(24), seed=0)
 
 
 def test_steps_go_on_from_the_solution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ class Batch:
     """int64 (B,): row numbers in the split; the keys of augmentation and corruption"""
     fields: dict[str, Tensor]
     """Dataset name -> rows: ``image`` uint8 (B, 3, S, S), ``target_single`` and ``target_dual`` (B, t, t), ..."""
-    epoch: int = 0
-    """Epoch of the batch: with `index` the key of whatever is random about a sample."""
+    epoch: int | Tensor = 0
+    """Epoch of the batch, in a CUDA graph int64 () on the device: with `index` the key of what is random about a sample."""
     copied: torch.cuda.Event | None = None
     """On CUDA: when the copy from the host is done."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from sbtrain.bench_peers import BATCH, DATASETS, PEERS
 from sbtrain.bench_rounds import Bar, comparison, ok, rounds, sampled
 from sbtrain.bench_steps import (
     BAR_MINUTES,
+    HABITS,
     REPORT_EPOCHS,
     REPORT_HOURS,
     REPORT_IMAGES,
@@ -43,7 +44,7 @@ from sbtrain.bench_steps import (
 from sbtrain.config import Mode
 from sbtrain.data import Cache, Loader, Order, SplitReader, reside
 from sbtrain.networks import HALVES
-from sbtrain.runtime import Runtime, set_up
+from sbtrain.runtime import RunError, Runtime, set_up
 from sbtrain.synthetic import write_synthetic
 
 SPLIT = "unlabeled"
@@ -204,9 +205,11 @@ def _training(manifest: Manifest, plan: Plan, runtime: Runtime) -> Iterator[str]
             )
             yield _measured(manifest, setting, plan, starts[network])
     if on_cuda:
+        yield "  MFU: share of the bfloat16 peak, in float32 of the TF32 peak"
         yield (
-            f"  minutes: {REPORT_EPOCHS} epochs of {REPORT_IMAGES:,} images at this rate, start included (the report: "
-            f"{REPORT_HOURS} h); bar {BAR_MINUTES:g}, stretch {STRETCH_MINUTES:g} for resnet18"
+            f"  minutes: start, {REPORT_EPOCHS} epochs of {REPORT_IMAGES:,} images at this rate, and a checkpoint every "
+            f"{HABITS.checkpoint_every:,} steps into {gettempdir()} (the report: {REPORT_HOURS} h); bar {BAR_MINUTES:g}, "
+            f"stretch {STRETCH_MINUTES:g} for resnet18"
         )
 
 
@@ -224,6 +227,8 @@ def _measured(manifest: Manifest, setting: Setting, plan: Plan, start: FirstStep
         return _row(setting, steady(manifest, setting, TRAINING_TURNS * plan.seconds), start, plan.images)
     except torch.cuda.OutOfMemoryError:
         return f"{_settings(setting)}   not enough device memory"
+    except RunError as error:
+        return f"{_settings(setting)}   {error}"
 
 
 def _settings(setting: Setting) -> str:
@@ -240,10 +245,9 @@ def _row(setting: Setting, found: Steady, start: FirstStep, images: int) -> str:
     common = f"{_settings(setting)}{found.images_per_s:>9,.0f}{found.data_wait:>11.2%}"
     if found.peak_bytes is None:
         return f"{common}{found.first_seconds:>10.1f} s"
-    total = minutes(found.images_per_s, start, images)
+    total = minutes(found, setting.batch_size, start, images)
     judged = f"   bar: {ok(total <= BAR_MINUTES)}, stretch: {ok(total <= STRETCH_MINUTES)}"
     return (
         f"{common}{(found.flops or 0) / 1e12:>9.1f}{'?' if found.mfu is None else f'{found.mfu:.0%}':>6}"
         f"{found.peak_bytes / 1e9:>9.1f}{total:>9.1f}{judged if setting.network == 'resnet18' else ''}"
-        f"{found.trouble and '   ' + found.trouble}"
     )

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from sbformat.manifest import Manifest
 from sbtrain.build import build_loader, build_method, count_flops, open_split
 from sbtrain.config import Mode, PretrainConfig
 from sbtrain.data import Batch, Cache, Waiting
+from sbtrain.dry_run import save_count, timed_save
 from sbtrain.flops import peak_flops
 from sbtrain.graphs import GraphedStep
+from sbtrain.loop import Habits
 from sbtrain.runtime import Runtime, set_up
 from sbtrain.step import Step
 
@@ -28,6 +31,8 @@ from sbtrain.step import Step
 REPORT_IMAGES, REPORT_EPOCHS, REPORT_HOURS = 512_000, 7, 48
 BAR_MINUTES, STRETCH_MINUTES = 7.0, 3.5
 WARM_UP = 5
+#: What a run does besides learning where nobody asks for anything else.
+HABITS = Habits()
 #: Longest wait for another process's first step.
 FIRST_STEP_SECONDS = 300
 
@@ -60,8 +65,8 @@ class Steady:
     peak_bytes: int | None
     first_seconds: float
     """From building the network to the end of its first step, in a process where torch is warm."""
-    trouble: str = ""
-    """Why the steps were no CUDA graph, though they should have been."""
+    save_seconds: float
+    """Of one checkpoint, written to the folder for temporary files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +79,14 @@ class FirstStep:
 
 
 def steady(manifest: Manifest, setting: Setting, seconds: float) -> Steady:
-    """Take steps for about `seconds` and measure them; the device is waited for at both ends alone."""
+    """Take steps for about `seconds` and measure them; the device is waited for as often as a run does, and at both ends."""
+    config = setting.config()
     runtime = set_up(setting.device, "auto", setting.mode, 0)
     on_cuda = runtime.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(runtime.device)
-    begun, trouble = time.perf_counter(), list[str]()
-    with _training(manifest, setting, runtime, trouble.append) as (step, batches, waiting):
+    begun = time.perf_counter()
+    with _training(manifest, setting, runtime) as (step, batches, waiting):
         step(next(batches), 1e-4)
         _wait_for(runtime)
         first = time.perf_counter() - begun
@@ -91,13 +97,17 @@ def steady(manifest: Manifest, setting: Setting, seconds: float) -> Steady:
         while (elapsed := time.perf_counter() - start) < seconds or steps < 2:
             step(next(batches), 1e-4)
             steps += 1
-            if on_cuda and steps % 16 == 0:  # else thousands of steps would be queued when the time is over
-                _wait_for(runtime)
+            if steps % config.bad_steps == 0:
+                _ = step.guard.in_row
+            if steps % HABITS.log_every == 0:
+                step.totals.read()
         _wait_for(runtime)
         elapsed = time.perf_counter() - start
         rate, share = steps * setting.batch_size / elapsed, (waiting.seconds - waited) / elapsed
-    flops = rate * count_flops(setting.config(), manifest) if on_cuda else None
-    peak = peak_flops(runtime.name) if on_cuda else None
+        with tempfile.TemporaryDirectory(prefix="sbtrain-bench-save-") as folder:
+            _, save_seconds = timed_save(Path(folder), step)
+    flops = rate * count_flops(config, manifest) if on_cuda else None
+    peak = peak_flops(runtime.name, runtime.dtype) if on_cuda else None
     return Steady(
         images_per_s=rate,
         data_wait=share,
@@ -105,7 +115,7 @@ def steady(manifest: Manifest, setting: Setting, seconds: float) -> Steady:
         mfu=flops / peak if flops and peak else None,
         peak_bytes=torch.cuda.max_memory_allocated(runtime.device) if on_cuda else None,
         first_seconds=first,
-        trouble=" ".join(trouble),
+        save_seconds=save_seconds,
     )
 
 
@@ -140,30 +150,40 @@ def report_first_step(root: str, network: str, cache: Cache, batch_size: int, mo
     setting = Setting(network=network, cache=cache, batch_size=batch_size, mode=mode, device=device)
     runtime = set_up(device, "auto", mode, 0)
     torch.zeros(1, device=runtime.device)  # CUDA starts here, not while the images are loaded
-    begun, trouble = time.perf_counter(), list[str]()
-    with _training(manifest, setting, runtime, trouble.append) as (step, batches, _):
+    begun = time.perf_counter()
+    with _training(manifest, setting, runtime) as (step, batches, _):
         loading = time.perf_counter() - begun
         step(next(batches), 1e-4)
         _wait_for(runtime)
         sys.stdout.write(json.dumps({"end": time.perf_counter(), "loading": loading}) + "\n")
 
 
-def minutes(rate: float, first: FirstStep, images: int) -> float:
-    """Return how long the report's job takes at `rate` images/s, start included, from shards of `images` images."""
+def minutes(found: Steady, batch_size: int, first: FirstStep, images: int) -> float:
+    """Return how long the report's job takes: start, steps, and saves as often as a run does unasked.
+
+    Parameters
+    ----------
+    found : Steady
+    batch_size : int
+    first : FirstStep
+        Measured on shards of `images` images.
+    images : int
+    """
     start = first.seconds + first.loading * max(0.0, REPORT_IMAGES / images - 1)
-    return (start + REPORT_EPOCHS * REPORT_IMAGES / rate) / 60
+    saves = save_count(REPORT_EPOCHS * (REPORT_IMAGES // batch_size), HABITS.checkpoint_every)
+    return (start + REPORT_EPOCHS * REPORT_IMAGES / found.images_per_s + saves * found.save_seconds) / 60
 
 
 @contextlib.contextmanager
 def _training(
-    manifest: Manifest, setting: Setting, runtime: Runtime, say: Callable[[str], None]
+    manifest: Manifest, setting: Setting, runtime: Runtime
 ) -> Iterator[tuple[Step, Iterator[Batch], Waiting]]:
     config = setting.config()
     method = build_method(config, manifest)
     with contextlib.closing(open_split(config, manifest, method)) as reader:
         loader = build_loader(config, reader, runtime, setting.cache)
         method.train()
-        step = GraphedStep(config, method, runtime, say) if setting.graphs else Step(config, method, runtime)
+        step = (GraphedStep if setting.graphs else Step)(config, method, runtime)
         with contextlib.closing(loader.batches(0, 1 << 40)) as batches:
             yield step, batches, loader.waiting
 

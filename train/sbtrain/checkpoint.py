@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbformat.errors import FormatError
+import sbformat
+from sbformat.errors import FormatError, SchemaVersionError
 from sbformat.manifest import fsync_folder
 from sbtrain.tensor_files import load_tensors, save_tensors
 
@@ -98,7 +99,8 @@ def save(
         for name, tensors in (("model", model.state_dict()), ("optim", dict(_optimizer_tensors(optimizer)))):
             save_tensors(temporary / f"{name}.safetensors", tensors)
             _fsync(temporary / f"{name}.safetensors")
-        state = {"format": FORMAT, "version": VERSION, "step": step, **state}
+        about = {"format": FORMAT, "version": VERSION, "sbtrain": sbformat.__version__}
+        state = {**about, "step": step, **state}
         _write(temporary / "state.json", json.dumps(state, indent=1).encode())
         files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
         _write(temporary / MANIFEST, json.dumps(files, indent=1).encode())
@@ -121,9 +123,11 @@ def latest(folder: Path, warn: Callable[[str], None], regular: bool = False) -> 
     ------
     CheckpointError
         There are checkpoints, and every one is damaged.
+    SchemaVersionError
+        The newest whole one is of another version: to go on from an older one would lose its steps.
     """
-    found, spare = _found(folder), None
-    for path in found:
+    there, spare = found(folder), None
+    for path in there:
         try:
             whole = verify(path)
         except CheckpointError as error:
@@ -134,9 +138,9 @@ def latest(folder: Path, warn: Callable[[str], None], regular: bool = False) -> 
         spare = spare or whole
     if spare is not None:
         return spare
-    if found:
+    if there:
         raise CheckpointError(
-            f"{folder}: all {len(found)} checkpoints are damaged. Restore one, or begin anew in another --run-dir"
+            f"{folder}: all {len(there)} checkpoints are damaged. Restore one, or begin anew in another --run-dir"
         )
     return None
 
@@ -147,23 +151,36 @@ def verify(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        Something is missing, cut or flipped, or it is of another version.
+        Something is missing, cut or flipped.
+    SchemaVersionError
+        It is of another version.
     """
     try:
         files = json.loads((path / MANIFEST).read_bytes())
-        if missing := {"model.safetensors", "optim.safetensors", "state.json"} - set(files):
-            raise CheckpointError(f"{path}: {MANIFEST} does not list {', '.join(sorted(missing))}")
-        for name, expected in files.items():
-            if _digest(path / name) != expected:
-                raise CheckpointError(f"{path / name}: damaged, its size or sha256 is not the one in {MANIFEST}")
+        _compare(path, "state.json", files)
         state = json.loads((path / "state.json").read_bytes())
+        _check_version(path, state)  # first: another version may have other files
+        for name in ("model.safetensors", "optim.safetensors", *files):
+            _compare(path, name, files)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
-    if state.get("format") != FORMAT or state.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path}: format {state.get('format')} version {state.get('version')}, this version reads {FORMAT} {VERSION}"
-        )
     return Checkpoint(path, state)
+
+
+def _compare(path: Path, name: str, files: dict[str, Any]) -> None:
+    if name not in files:
+        raise CheckpointError(f"{path}: {MANIFEST} does not list {name}")
+    if _digest(path / name) != files[name]:
+        raise CheckpointError(f"{path / name}: damaged, its size or sha256 is not the one in {MANIFEST}")
+
+
+def _check_version(path: Path, state: dict[str, Any]) -> None:
+    if (state.get("format"), state.get("version")) != (FORMAT, VERSION):
+        raise SchemaVersionError(
+            f"{path}: {state.get('format')} version {state.get('version')}, written by sbtrain "
+            f"{state.get('sbtrain', 'of another version')}; this one, {sbformat.__version__}, reads {FORMAT} {VERSION}. "
+            f"Go on with the sbtrain that wrote it, or begin anew in another --run-dir"
+        )
 
 
 def checkpoint_name(step: int) -> str:
@@ -171,35 +188,10 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def prune(folder: Path, newest: int, keep: int, keep_best: bool = False) -> None:
-    """Remove what is no longer wanted: older checkpoints, and what killed processes or damage left.
-
-    Parameters
-    ----------
-    folder : Path
-    newest : int
-        Step of the one just written; those beyond it were found damaged when the run went on before them.
-    keep : int
-        How many to keep, 1 or more.
-    keep_best : bool
-        Keep the one of lowest ``loss`` as well.
-    """
-    paths = [path for path in _found(folder) if path.name <= checkpoint_name(newest)]
-    kept = set(paths[:keep])
-    if keep_best and (champion := best(folder)) is not None:
-        kept.add(champion)
-    for path in [*_found(folder), *folder.glob(".step-*.tmp")]:
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def best(folder: Path) -> Path | None:
-    """Return the checkpoint whose ``loss``, the mean training loss since the one before, is lowest.
-
-    Pretraining has no other number: the aim is to notice a run that fell apart, not to select a model.
-    """
-    losses = {path: loss for path in _found(folder) if (loss := _loss(path)) is not None}
-    return min(losses, key=lambda path: losses[path]) if losses else None
+def found(folder: Path) -> list[Path]:
+    """Return all checkpoints in `folder`, whole or not, newest first."""
+    # By name: the names have one width up to 99,999,999 steps.
+    return sorted(folder.glob("step-*"), reverse=True)
 
 
 def estimate_bytes(model: nn.Module, moments: int) -> int:
@@ -212,19 +204,6 @@ def estimate_bytes(model: nn.Module, moments: int) -> int:
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all checkpoints in `folder`."""
     return sum(path.stat().st_size for path in folder.glob("step-*/*"))
-
-
-def _found(folder: Path) -> list[Path]:
-    # By name, newest first; the names have one width up to 99,999,999 steps.
-    return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _loss(path: Path) -> float | None:
-    try:
-        loss = json.loads((path / "state.json").read_bytes()).get("loss")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return loss if isinstance(loss, float) else None
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -5,6 +5,7 @@ A preset is a TOML file of these fields (`presets/`); the command line overrides
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -122,6 +123,11 @@ class PretrainConfig:
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
     if get_origin(hint) is Literal:
+        if (name, value) == ("method", "supervised"):
+            raise ConfigError(
+                "method 'supervised' is no pretraining. The supervised control learns on the labels of a run's fine-tuning: "
+                "sbtrain finetune --from-scratch"
+            )
         if value not in get_args(hint):
             raise ConfigError(f"{name} {value!r}{_suggestion(str(value), get_args(hint))}")
     elif hint is float:
@@ -129,6 +135,23 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{name} {value!r}, expected a number")
     elif type(value) is not hint:
         raise ConfigError(f"{name} {value!r}, expected {hint.__name__}")
+    check_number(name, value)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse a number that no run can be made of; anything else passes.
+
+    Raises
+    ------
+    ConfigError
+        An infinite float or one that is no number, an integer beyond 64 bits, a negative seed.
+    """
+    if isinstance(value, float) and not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"{name} {value}, expected a finite number")
+    if isinstance(value, int) and not abs(value) < 1 << 63:
+        raise ConfigError(f"{name} {value}, expected less than 2^63")
+    if name == "seed" and value < 0:
+        raise ConfigError(f"{name} {value}, expected 0 or more")
 
 
 def _suggestion(given: str, names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ _M1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _M2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def uniform(index: Tensor, elements: int, seed: int, epoch: int, stream: int = 0) -> Tensor:
+def uniform(index: Tensor, elements: int, seed: int, epoch: int | Tensor, stream: int = 0) -> Tensor:
     """Return numbers in (0, 1) that belong to samples, not to time.
 
     Parameters
@@ -31,7 +31,9 @@ def uniform(index: Tensor, elements: int, seed: int, epoch: int, stream: int = 0
         Row numbers of the samples.
     elements : int
         Numbers wanted for each.
-    seed, epoch, stream : int
+    seed, stream : int
+    epoch : int, or int64 ()
+        Of a batch that a CUDA graph reads: a tensor on its device.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def uniform(index: Tensor, elements: int, seed: int, epoch: int, stream: int = 0
     return (((bits >> 40) & 0xFFFFFF).to(torch.float32) + 0.5) * (1 / (1 << 24))
 
 
-def corrupt(x: Tensor, index: Tensor, noise: Noise, level: float, seed: int, epoch: int) -> Tensor:
+def corrupt(x: Tensor, index: Tensor, noise: Noise, level: float, seed: int, epoch: int | Tensor) -> Tensor:
     """Corrupt x (B, 3, S, S) in [0, 1], each channel value by itself.
 
     masking: a share `level` becomes 0. salt-and-pepper: a share `level` becomes 0 or 1 with equal chance. gaussian: a

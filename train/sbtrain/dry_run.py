@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -72,10 +71,9 @@ def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None], pro
         _check_weights(saved, resumed, parts.method)
         torch.nn.Module.to(parts.method, "meta")  # its memory is no part of a run's
         run(resumed, 2)
-        kind = partial(GraphedStep, say=say) if request.habits.graphs else Step
-        step = kind(request.config, resumed, parts.runtime)
+        step = (GraphedStep if request.habits.graphs else Step)(request.config, resumed, parts.runtime)
         seconds = _step_seconds(step, loader)
-        size, save_seconds = _timed_save(Path(folder), step)
+        size, save_seconds = timed_save(Path(folder), step)
         return _estimates(request, parts, loader, (seconds, save_seconds), size)
 
 
@@ -107,15 +105,22 @@ def _step_seconds(step: Step, loader: Loader) -> float:
     return median(times[WARM_UP:] or times)
 
 
-def _timed_save(folder: Path, step: Step) -> tuple[int, float]:
+def timed_save(folder: Path, step: Step) -> tuple[int, float]:
+    """Save a checkpoint below `folder`; return its bytes and the seconds that it took."""
     begun = time.perf_counter()
     saved = checkpoint.save(folder / "timed", 0, step.method, step.optimizer, {})
-    return checkpoint.folder_bytes(saved.path.parent), time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    return checkpoint.folder_bytes(saved.path.parent), seconds
+
+
+def save_count(steps: int, every: int) -> int:
+    """Return how many checkpoints a run of `steps` steps writes, the first and the last included."""
+    return 1 + math.ceil(steps / every)
 
 
 def _estimates(request: Request, parts: Parts, loader: Loader, seconds: tuple[float, float], size: int) -> Estimates:
     steps, device = request.config.epochs * loader.steps_per_epoch, parts.runtime.device
-    saves = 1 + math.ceil(steps / request.habits.checkpoint_every)
+    saves = save_count(steps, request.habits.checkpoint_every)
     on_cuda = device.type == "cuda"
     mapped = parts.reader.bytes * loader.order.rows // len(parts.reader)
     return Estimates(

@@ -82,9 +82,14 @@ def hold_out(rows: Rows, labels: NDArray[np.int32], share: float) -> tuple[Rows,
     held = np.zeros(len(rows), dtype=bool)
     for c in np.unique(labels[rows]):
         places = np.flatnonzero(labels[rows] == c)
-        # The sum keeps shares such as 0.3 of 10 from falling short of the whole number they mean.
-        held[places[len(places) - int(len(places) * share + 1e-9) :]] = True
+        held[places[len(places) - held_count(len(places), share) :]] = True
     return rows[~held], rows[held]
+
+
+def held_count(count: int, share: float) -> int:
+    """Return how many of a class's `count` rows are held out: `share` of them, rounded down."""
+    # The sum keeps shares such as 0.3 of 10 from falling short of the whole number they mean.
+    return int(count * share + 1e-9)
 
 
 @dataclass(frozen=True)

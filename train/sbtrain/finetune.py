@@ -7,12 +7,9 @@ it out of the k: the number of steps follows from the number of labels alone.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,67 +17,39 @@ import torch
 from torch import Tensor, nn
 
 import sbformat
-from sbformat.errors import ConfigError, FormatError
-from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbformat.errors import ConfigError
 from sbformat.permutation import permute
-from sbtrain import checkpoint
 from sbtrain.build import build_method
-from sbtrain.config import PretrainConfig
 from sbtrain.data import Batch, Rows
-from sbtrain.few_shot import draw_rows
+from sbtrain.few_shot import draw_rows, hold_out
 from sbtrain.finetune_config import FinetuneConfig, samples_text
 from sbtrain.finetune_result import Fit, ResultFile
 from sbtrain.fitting import Fitter, Interrupted, evaluate
 from sbtrain.labeled import Features, Labeled, Source
-from sbtrain.methods import Method
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
-from sbtrain.run_folder import data_record, read_config, read_run
-from sbtrain.runtime import RunError, Runtime
+from sbtrain.pretrained import Pretrained, check_split, holds
+from sbtrain.run_folder import data_record
+from sbtrain.runtime import Runtime
 
 Say = Callable[[str], None]
 #: Keys of initial weights: those of the networks, and those of the classifier, the same whatever it sits on.
 _NETWORKS, _CLASSIFIER = 0, 1
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """A run to begin from: its config, and networks as its newest checkpoint that verifies has them."""
-
-    run_dir: Path
-    config: PretrainConfig
-    manifest: Manifest
-    method: Method
-    record: dict[str, Any]
-    """What a result says of the run: config, data, step and digest of its weights."""
-
-
-def open_pretrained(run_dir: Path, shards: Path, split: str, say: Say) -> Pretrained:
-    """Load a pretraining run, to classify the images of `split` under `shards`.
-
-    Raises
-    ------
-    RunError
-        There is no run, it has no checkpoint yet, or the shards are of another kind than the run's.
-    CheckpointError
-        All its checkpoints are damaged.
-    """
-    there = read_run(run_dir)
-    config = read_config(run_dir)
-    manifest = _open_shards(shards, there["data"], run_dir)
-    _check_split(manifest, split)
-    if not _holds(manifest, config, there["data"]):
-        if config.normalize == "standard":
-            say(f"these shards do not hold the run's own images: statistics of split {split} normalize")
-        config = replace(config, split=split)
-    method = build_method(config, manifest)
-    newest = checkpoint.latest(run_dir / "checkpoints", say)
-    if newest is None:
-        raise RunError(f"{run_dir}: no checkpoint. Train it: sbtrain pretrain --run-dir {run_dir}")
-    newest.load_model(method)
-    files = json.loads((newest.path / checkpoint.MANIFEST).read_bytes())
-    weights = {"step": newest.step, "model_sha256": files["model.safetensors"]["sha256"]}
-    record = {"config": there["config"], "data": there["data"], "normalized_by": config.split, "checkpoint": weights}
-    return Pretrained(run_dir, config, manifest, method, record)
+def remarks(pretrained: Pretrained, config: FinetuneConfig) -> list[str]:
+    """Return what a reader of the numbers has to know and no table shows."""
+    found = []
+    if config.unheld:
+        found.append(
+            f"hold-out {config.hold_out:g} of {', '.join(config.unheld)} per class is no image: these fits take a fixed "
+            f"number of steps"
+        )
+    if not config.from_scratch and holds(pretrained.manifest, config.eval_split, pretrained.record["data"]):
+        found.append(
+            f"the run was pretrained on the images of split {config.eval_split}, which are reported: not a result on "
+            f"images that it has not seen. Report another --eval-split, or pretrain on another --split"
+        )
+    return found
 
 
 def finetune(
@@ -106,7 +75,7 @@ def finetune(
     """
     manifest = pretrained.manifest
     for split in (config.split, config.eval_split):
-        _check_split(manifest, split)
+        check_split(manifest, split)
     if len(manifest.label_names) < 2 and manifest.splits[config.split].label_kind == "class":
         raise ConfigError(f"{manifest.root} has {len(manifest.label_names)} class, expected 2 or more")
     result = ResultFile(pretrained.run_dir, config, _about(pretrained, config, runtime))
@@ -155,8 +124,9 @@ class _Fits:
         steps = Fitter(train, self._config, self._runtime, self._interrupted).fit(model, mine, self._seed(draw))
         top1, top5 = evaluate(model, reported, self._runtime, self._interrupted)
         seconds = time.perf_counter() - begun
+        held = len(hold_out(mine, self._train.labels, self._config.hold_out)[1])
         return Fit(
-            samples=samples, draw=draw, images=len(mine), steps=steps, top1=top1, top5=top5, seconds=seconds
+            samples=samples, draw=draw, images=len(mine), steps=steps, top1=top1, top5=top5, seconds=seconds, held_out=held
         )  # fmt: skip
 
     def _parts(self, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[Classifier | Supervised, Source, Source]:
@@ -206,36 +176,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _open_shards(shards: Path, data: dict[str, Any], run_dir: Path) -> Manifest:
-    several = len(prepared_colorspaces(shards)) > 1
-    manifest = open_manifest(shards, data["colorspace"] if several else None)
-    here = {
-        "colorspace": manifest.colorspace,
-        "image_size": manifest.image_size,
-        "target": manifest.target.to_json(),
-    }
-    lines = [f"  {name}: {data[name]} in the run, {value} here" for name, value in here.items() if data[name] != value]
-    if lines:
-        shown = "\n".join(lines)
-        raise RunError(
-            f"{manifest.root}: other shards than {run_dir} was trained on:\n{shown}\nGive shards like its own"
-        )
-    return manifest
-
-
-def _check_split(manifest: Manifest, split: str) -> None:
-    if split not in manifest.splits:
-        raise FormatError(
-            f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Choose with --split (to learn from) "
-            f"and --eval-split (to report), or build it: sbprep build --{split} PATH"
-        )
-
-
-def _holds(manifest: Manifest, config: PretrainConfig, data: dict[str, Any]) -> bool:
-    split = config.split
-    return split in manifest.splits and data_record(manifest, split)["digest"] == data["digest"]
 
 
 def _about(pretrained: Pretrained, config: FinetuneConfig, runtime: Runtime) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import click
 
 from sbformat.schema import SPLITS
 from sbtrain.__main__ import EXIT_INTERRUPTED
-from sbtrain.finetune import Pretrained, finetune, open_pretrained
+from sbtrain.finetune import finetune, remarks
 from sbtrain.finetune_config import FinetuneConfig, samples_from_text, samples_text
 from sbtrain.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.fitting import Interrupted
+from sbtrain.pretrained import Pretrained, open_pretrained
 from sbtrain.progress import ProgressPrinter
 from sbtrain.run_folder import read_run
 from sbtrain.runtime import EXIT_REQUEUE, RunError, Runtime, StopRequest, only_one, set_up
@@ -131,6 +132,8 @@ def _run(
             weights = pretrained.record["checkpoint"]
             say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
             say(f"  {runtime.describe()}, mode exact")
+            for remark in remarks(pretrained, configs[0]):
+                say(remark)
             results = []
             for config in configs:
                 result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)

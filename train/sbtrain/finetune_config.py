@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sbformat.errors import ConfigError
-from sbtrain.config import Precision
-from sbtrain.few_shot import ALL, Protocol
+from sbtrain.config import Precision, check_number
+from sbtrain.few_shot import ALL, Protocol, held_count
 from sbtrain.optim import Optimizer, Schedule
 
 Head = Literal["random", "ridge"]
-_LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2, "seed": 0}
+_LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +67,16 @@ class FinetuneConfig:
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ConfigError(f"{name} {value!r}, expected one of {', '.join(get_args(hint))}")
+            check_number(name, value)
         if not self.samples_per_class or min(self.samples_per_class) < 0:
             raise ConfigError(f"samples per class {self.samples_per_class}, expected numbers from 1 on, or all")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected {least} or more")
         for name in ("lr", "decay"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected more than 0")
-        if not 0 <= self.weight_decay < math.inf:
+        if self.weight_decay < 0:
             raise ConfigError(f"weight_decay {self.weight_decay}, expected 0 or more")
         if not 0 <= self.hold_out <= 0.5:
             raise ConfigError(f"hold_out {self.hold_out}, expected a share of 0 to 0.5 of the samples")
@@ -86,6 +86,13 @@ class FinetuneConfig:
             )
         if self.split == self.eval_split:
             raise ConfigError(f"split and eval split are both {self.split}: a result on training images says nothing")
+
+    @property
+    def unheld(self) -> list[str]:
+        """Samples per class that are too few for `hold_out` to take one away: their fits do not stop early."""
+        if not self.hold_out or self.protocol != "balanced":
+            return []
+        return [samples_text(k) for k in self.samples_per_class if k != ALL and not held_count(k, self.hold_out)]
 
     def steps(self, per_pass: int) -> int:
         """Return how many steps a fit takes, `per_pass` of them a pass over its images."""

@@ -37,6 +37,8 @@ class Fit:
     top5: float
     """Share of reported images whose class is among the best five."""
     seconds: float
+    held_out: int = 0
+    """Of `images`, those to stop by; 0: a fixed number of steps."""
 
 
 @dataclass(frozen=True)

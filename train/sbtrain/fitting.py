@@ -50,7 +50,7 @@ class Fitter:
         Raises
         ------
         RunError
-            The loss or the weights are not finite.
+            The loss, the features or the weights are not finite.
         Interrupted
             A signal came.
         """
@@ -99,14 +99,31 @@ class Fitter:
 
     @torch.no_grad()
     def solve(self, model: Classifier | Supervised, learn: Rows) -> None:
-        """Give the classifier the weights of ridge regression on the features as they are."""
+        """Give the classifier the weights of ridge regression on the features as they are.
+
+        Raises
+        ------
+        RunError
+            The features or the solved weights are not finite.
+        """
         model.eval()
         features, labels = [], []
         for _, batch in blocks(self.source, learn):
             with self.runtime.autocast():
                 features.append(model.features(batch).float())
             labels.append(batch["label"])
-        model.classifier.solve(torch.cat(features), torch.cat(labels))
+        feature = torch.cat(features)
+        if not bool(torch.isfinite(feature).all()):
+            raise RunError(
+                f"features of {len(learn)} images are not finite: the run's weights fell apart. Look at the losses in its "
+                f"metrics.jsonl, and pretrain anew with a lower --lr"
+            )
+        model.classifier.solve(feature, torch.cat(labels))
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in model.classifier.state_dict().values()):
+            raise RunError(
+                f"ridge regression of {len(learn)} images has no finite solution: their features reach "
+                f"{feature.abs().max():.3g}. Use --head random, or another --layer"
+            )
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, learn: Rows) -> None:

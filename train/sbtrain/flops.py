@@ -9,7 +9,8 @@ from sbformat.manifest import Manifest
 from sbtrain.data import Batch
 from sbtrain.methods import Method
 
-#: Dense bfloat16 FLOP/s with float32 accumulation, from NVIDIA's data sheets. Part of the device's name -> peak.
+#: Dense bfloat16 FLOP/s with float32 accumulation, from NVIDIA's data sheets; TF32 has half of it on all of these. Part of
+#: the device's name -> peak.
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -27,9 +28,13 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device_name: str) -> float | None:
-    """Return the peak of a device by its name, None where it is not listed."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None)
+def peak_flops(device_name: str, dtype: torch.dtype) -> float | None:
+    """Return the peak of a device by its name, None where it is not listed.
+
+    For float32 the one of TF32, in which torch computes float32 convolutions unless told otherwise: nearly all the work.
+    """
+    peak = next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None)
+    return peak / 2 if peak and dtype == torch.float32 else peak
 
 
 def flops_per_image(method: Method, manifest: Manifest, split: str, images: int = 2) -> float:

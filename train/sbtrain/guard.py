@@ -27,6 +27,7 @@ class Guard:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, gated: bool) -> None:
         self._optimizer, self._gated = optimizer, gated
         self._flat = _flatten_statistics(model)
+        self._weights = list(model.parameters())
         self._kept = [flat.clone() for flat in self._flat]
         device = next(model.parameters()).device
         self._in_row = torch.zeros((), dtype=torch.int64, device=device)
@@ -39,6 +40,13 @@ class Guard:
     @in_row.setter
     def in_row(self, count: int) -> None:
         self._in_row.fill_(count)
+
+    def weights_finite(self) -> bool:
+        """Return whether every weight and statistic is a finite number; asks the device.
+
+        Finite gradients do not tell: the update itself may overflow, by its learning rate or weight decay.
+        """
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in (*self._weights, *self._flat)]).all())
 
     def keep(self) -> None:
         """Remember the statistics: to be called before the forward pass."""

@@ -17,6 +17,7 @@ from sbformat.errors import ConfigError, ShardError
 from sbformat.manifest import Manifest
 from sbtrain.data import Batch, Rows, SplitReader, reside
 from sbtrain.progress import bytes_text
+from sbtrain.reader import read_checked
 from sbtrain.residence import DEVICE_SHARE, host_memory
 from sbtrain.runtime import Runtime
 
@@ -81,7 +82,8 @@ class Labeled:
     def _read_labels(self, manifest: Manifest) -> NDArray[np.int32]:
         parts, classes = [], len(manifest.label_names)
         for _, shard in self._reader.blocks("label"):
-            labels = shard.read("label", 0, len(shard))
+            labels = np.empty(len(shard), np.int32)
+            read_checked(shard, "label", labels)
             wrong = np.flatnonzero((labels < 0) | (labels >= classes))
             if wrong.size:
                 raise ShardError(
@@ -123,6 +125,8 @@ class Features:
 
     def batch(self, rows: Rows) -> Batch:
         """Return the features of `rows` (B,) on the device, and their labels."""
+        # From pageable memory, which waits for the device: features lie in host memory only where they do not fit on the
+        # device, and a step on them is one linear layer, so nobody would gain from pinning.
         places = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._features.device)
         feature = self._features.index_select(0, places).to(self._device)
         label = torch.from_numpy(self.labels[rows]).to(self._device)

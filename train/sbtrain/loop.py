@@ -14,6 +14,7 @@ from sbtrain.graphs import GraphedStep
 from sbtrain.methods import Method
 from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
 from sbtrain.optim import learning_rate
+from sbtrain.retention import prune
 from sbtrain.runtime import RunError, Runtime, StopRequest
 from sbtrain.step import Step
 
@@ -23,7 +24,7 @@ class Habits:
     """What a run does besides learning; none of it changes the weights."""
 
     log_every: int = 50
-    """Steps between lines of metrics.jsonl: on CUDA the only ones, besides progress, that wait for the device."""
+    """Steps between lines of metrics.jsonl: these wait for the device, as progress does and every ``bad_steps`` steps."""
     checkpoint_every: int = 1000
     keep_last: int = 2
     keep_best: bool = False
@@ -82,7 +83,7 @@ def train(
     Raises
     ------
     RunError
-        Losses or gradients stay non-finite after every rollback.
+        Losses, gradients or weights stay non-finite after every rollback.
     CheckpointError
         All checkpoints are damaged.
     OSError
@@ -90,7 +91,7 @@ def train(
     """
     steps = config.epochs * loader.steps_per_epoch
     folder = run_dir / "checkpoints"
-    learn = GraphedStep(config, method, runtime, say) if habits.graphs else Step(config, method, runtime)
+    learn = (GraphedStep if habits.graphs else Step)(config, method, runtime)
     guard, totals = learn.guard, learn.totals
     watch = Stopwatch(config.batch_size, loader.waiting, runtime.device, *flops)
     line_mark: list[float] = []  # readings of `totals` at the last line and at the last regular checkpoint
@@ -111,7 +112,7 @@ def train(
         }  # fmt: skip
         metrics.sync()
         checkpoint.save(folder, step, method, learn.optimizer, state)
-        checkpoint.prune(folder, step, habits.keep_last, habits.keep_best)
+        prune(folder, step, habits.keep_last, habits.keep_best)
 
     def try_to_save(regular: bool = True) -> None:
         try:
@@ -155,17 +156,18 @@ def train(
             watch.tick()
             step += 1
             # ------------------------------------------------------------------------ once in a while: the rest
-            if step % config.bad_steps == 0 and guard.in_row >= config.bad_steps:
-                bad, where = guard.in_row, step
-                rolled, skipped = rollbacks + 1, shift
+            saving = step % habits.checkpoint_every == 0 or step == steps
+            if trouble := _trouble(learn, step, steps, config.bad_steps, saving):
+                where, rolled, skipped = step, rollbacks + 1, shift
                 step = restore(regular=True) or 0
+                prune(folder, step, habits.keep_last, habits.keep_best)  # those within the bad stretch
                 if rolled > config.rollbacks:
-                    raise RunError(_given_up(where, bad, config.rollbacks, folder))
+                    raise RunError(_given_up(where, trouble, config.rollbacks, folder))
                 # Another stretch of data: with the same one it would happen again, for ever.
                 rollbacks, shift, guard.in_row = rolled, skipped + where - step, 0
                 went_back += 1
                 say(
-                    f"step {where}: {bad} steps in a row were not finite. Back to step {step}, passing over "
+                    f"step {where}: {trouble}. Back to step {step}, passing over "
                     f"{where - step} batches (rollback {rolled} of {config.rollbacks})"
                 )
                 batches.close()
@@ -182,9 +184,11 @@ def train(
                 watch.restart()
             elif progress.due():
                 progress.show(_line(step, steps, lr, loader, totals, line_mark, watch))
-            if step % habits.checkpoint_every == 0 or step == steps:
+            if saving:
                 try_to_save()
                 saved = step
+            if step == steps and (bad := guard.in_row):
+                say(f"step {step}: not finite, so not applied: the last {bad} of {steps} steps")
         if saved != step:
             try_to_save(regular=False)
     finally:
@@ -200,9 +204,23 @@ def _line(
     return Line(step, steps, loader.batch_size, values, watch.read())
 
 
-def _given_up(step: int, bad: int, rollbacks: int, folder: Path) -> str:
+def _trouble(learn: Step, step: int, steps: int, bad_steps: int, saving: bool) -> str | None:
+    """Return what is so wrong that the run has to go back. Waits for the device at few steps."""
+    last = step == steps
+    if (last or step % bad_steps == 0) and (bad := learn.guard.in_row):
+        if bad >= bad_steps:
+            return f"{bad} steps in a row were not finite"
+        # A run shorter than that, or one that has gone back into a bad stretch, would end well without having learned.
+        if last and 2 * learn.totals.skipped >= steps:
+            return f"{learn.totals.skipped:.0f} of {steps} steps were not finite"
+    if saving and not learn.guard.weights_finite():
+        return "weights were not finite"
+    return None
+
+
+def _given_up(step: int, trouble: str, rollbacks: int, folder: Path) -> str:
     return (
-        f"step {step}: {bad} steps in a row had non-finite losses or gradients, also after going back {rollbacks} times "
-        f"and passing over other data each time. Look for damage with --verify; else begin anew with a lower --lr or "
-        f"--clip 1, or remove the newest of {folder} to go on from an older one"
+        f"step {step}: {trouble}, also after going back {rollbacks} times and passing over other data each time. Look for "
+        f"damage with --verify; else begin anew with a lower --lr or --weight-decay, or --clip 1, or remove the newest of "
+        f"{folder} to go on from an older one"
     )

@@ -27,7 +27,12 @@ class Line:
     values: dict[str, float | None]
     """The same in any two runs of one config: mean losses, learning rate, epoch, steps not applied."""
     speed: dict[str, float]
-    """Seconds, images/s, share of the time spent waiting for data; on CUDA TFLOP/s, MFU and peak memory as well."""
+    """Seconds, images/s, share of the time spent waiting for data; on CUDA TFLOP/s, MFU and peak memory as well.
+
+    MFU is of the dense bfloat16 peak, in float32 of the TF32 peak. ``data_wait`` is the time that the host waited for a
+    gathered batch. On CUDA it does not see copies to the device, for which the device's stream waits and not the host: a
+    run that is slow with ``host`` and fast with ``device`` waits for them.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object, the speed in an object of its own."""

@@ -81,12 +81,12 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
             ended = train(
                 config, parts.method, loader, run_dir, parts.runtime, request.habits, stop, say, progress, parts.flops
             )
+            if ended.complete:
+                write_result(run_dir, "pretrain", summarize(run_dir, ended, request, parts))
         except OSError as error:
             raise RunError(f"{run_dir}: cannot be written ({error}). Make room or choose another --run-dir") from error
         finally:
             parts.reader.close()
-        if ended.complete:
-            write_result(run_dir, "pretrain", summarize(run_dir, ended, request, parts))
     return run_dir, ended
 
 
@@ -191,12 +191,13 @@ def prepare(request: Request) -> Parts:
     reader = open_split(config, manifest, method)
     # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
-    return Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name)))
+    return Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name, runtime.dtype)))
 
 
 def copies(habits: Habits) -> int:
     """Return how many checkpoints may be on disk at once."""
-    return habits.keep_last + habits.keep_best + 1  # one more while the next is written
+    # One more while the next is written, and one to roll back to where a signal wrote the newest.
+    return habits.keep_last + habits.keep_best + 2
 
 
 def _other_torch(run_dir: Path) -> str:

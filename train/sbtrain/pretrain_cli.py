@@ -67,6 +67,8 @@ def _field_options(function: F) -> F:
         settings: dict[str, Any] = {"type": hint}
         if field.name == "split":
             settings = {"type": click.Choice(SPLITS)}
+        elif field.name == "method":  # the config knows what to say of one that is not here
+            settings = {"type": str, "metavar": f"[{'|'.join(get_args(hint))}]"}
         elif get_origin(hint) is Literal:
             settings = {"type": click.Choice(get_args(hint))}
         elif hint is bool:

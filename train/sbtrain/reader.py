@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from sbformat.errors import FormatError, ShardError
@@ -79,7 +80,7 @@ class SplitReader:
             # A plain loop: 2 us a row of 27,648 bytes, 0.5 of them Python's; a fancy index per shard touches as many.
             for i, (shard, row) in enumerate(places):
                 flat[i] = arrays[shard][row]
-            self.check(name, target, rows)
+            self._check(name, target, rows)
 
     def read(self, name: str) -> NDArray[Any]:
         """Read a whole dataset into memory, checked.
@@ -87,32 +88,17 @@ class SplitReader:
         Raises
         ------
         ShardError
-            A shard cannot be read, or holds a target that is no class.
+            A shard cannot be read or is damaged.
         """
         spec = self.specs[name]
         whole = np.empty((len(self), *spec.row_shape), spec.dtype)
         for start, shard in self.blocks(name):
-            shard.read(name, 0, len(shard), whole[start : start + len(shard)])
-        self.check(name, whole, np.arange(len(self)))
+            read_checked(shard, name, whole[start : start + len(shard)])
         return whole
 
     def blocks(self, name: str) -> list[tuple[int, Shard]]:
         """Return (first row, shard) of every shard."""
         return list(zip(self._starts[:-1].tolist(), self._shards, strict=True))
-
-    def check(self, name: str, values: NDArray[Any], rows: Rows) -> None:
-        """Raise where a target is no class at all: a flipped byte must not reach the loss, where CUDA would only abort."""
-        classes = self._classes.get(name)
-        if classes is None or values.max(initial=0) < classes:
-            return
-        worst = int(values.reshape(len(values), -1).max(axis=1).argmax())
-        row = int(rows[worst])
-        shard = int(np.searchsorted(self._starts, row, side="right") - 1)
-        path = self._shards[shard].path
-        raise ShardError(
-            f"{path}: image {row - int(self._starts[shard])}: {name} {int(values[worst].max())}, expected below {classes}: "
-            f"damaged. Find all damage with --verify, rebuild: sbprep verify --repair {path.parent.parent}"
-        )
 
     def damage(self) -> list[str]:
         """Return what differs from the manifest's checksums, one line a damaged chunk."""
@@ -134,6 +120,51 @@ class SplitReader:
         if name not in self._whole:
             self._whole[name] = self.read(name)
         return self._whole[name]
+
+    def _check(self, name: str, values: NDArray[Any], rows: Rows) -> None:
+        # Of mapped rows nothing else is checked: one that is no class must not reach the loss, where CUDA would only abort.
+        classes = self._classes.get(name)
+        if classes is None or values.max(initial=0) < classes:
+            return
+        worst = int(values.reshape(len(values), -1).max(axis=1).argmax())
+        row = int(rows[worst])
+        shard = int(np.searchsorted(self._starts, row, side="right") - 1)
+        path = self._shards[shard].path
+        raise ShardError(
+            f"{path}: image {row - int(self._starts[shard])}: {name} {int(values[worst].max())}, expected below {classes}: "
+            f"damaged. Find all damage with --verify, rebuild: sbprep verify --repair {path.parent.parent}"
+        )
+
+
+def read_checked(shard: Shard, name: str, out: NDArray[Any]) -> None:
+    """Read a dataset of one shard, every chunk compared with its checksum while the processor's cache still holds it.
+
+    From the page cache that takes 1.12 times as long as reading alone (5.5 against 6.2 GB/s, one core).
+
+    Parameters
+    ----------
+    shard : Shard
+    name : str
+    out : (count, *row shape), of the dataset's dtype, C-contiguous
+
+    Raises
+    ------
+    ShardError
+        The shard cannot be read, or a chunk is damaged.
+    """
+    table, count = shard.chunks[name], len(shard)
+    for chunk in range(len(table)):
+        start, stop = chunk * table.rows, min((chunk + 1) * table.rows, count)
+        rows = shard.read(name, start, stop, out[start:stop])
+        if table.compressed:  # checked before it was unpacked
+            continue
+        digest = xxhash.xxh3_64(rows.reshape(-1).view(np.uint8).data)
+        digest.update(bytes((start + table.rows - stop) * shard.datasets[name].row_bytes))  # zeros fill the last chunk
+        if digest.hexdigest() != table.checksum(chunk):
+            raise ShardError(
+                f"{shard.path}: {name} chunk {chunk} (images {start} to {stop - 1}): its checksum is not the manifest's: "
+                f"damaged. Find all damage with --verify, rebuild: sbprep verify --repair {shard.path.parent.parent}"
+            )
 
 
 def _remedy(name: str) -> str:

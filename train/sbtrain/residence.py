@@ -16,7 +16,7 @@ from torch import Tensor
 from sbformat.errors import ConfigError
 from sbformat.schema import DatasetSpec
 from sbtrain.batch import Batch
-from sbtrain.reader import Rows, SplitReader
+from sbtrain.reader import Rows, SplitReader, read_checked
 
 Cache = Literal["auto", "device", "host", "mmap"]
 
@@ -120,7 +120,7 @@ def reside(cache: Cache, reader: SplitReader, device: torch.device) -> Residence
     ConfigError
         ``mmap`` of compressed shards.
     ShardError
-        A shard cannot be read, or holds a target that is no class.
+        A shard cannot be read, or differs from the manifest's checksums; mapped images are compared by ``--verify`` alone.
     """
     if cache == "mmap" and reader.compressed:
         raise ConfigError("cache mmap, but the shards are compressed. Use --cache host, or build them uncompressed")
@@ -154,8 +154,7 @@ def _on_device(reader: SplitReader, name: str, device: torch.device) -> Tensor:
     staged = torch.empty((most, *spec.row_shape), dtype=dtype, pin_memory=device.type == "cuda")
     for start, shard in blocks:
         part = staged[: len(shard)]
-        shard.read(name, 0, len(shard), part.numpy())
-        reader.check(name, part.numpy(), np.arange(start, start + len(shard)))
+        read_checked(shard, name, part.numpy())
         whole[start : start + len(shard)].copy_(part)
     return whole
 

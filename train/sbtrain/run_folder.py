@@ -47,14 +47,17 @@ def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset
     Raises
     ------
     RunError
-        There is another run, or the folder's config.json is missing or damaged. Nothing was changed.
+        There is another run, the folder's config.json is missing or damaged, or it cannot be written. Nothing was changed.
     """
     path = run_dir / CONFIG_NAME
     if not path.exists():
         if any(run_dir.glob("checkpoints/step-*")):
             raise RunError(f"{run_dir} has checkpoints but no {CONFIG_NAME}. Restore it, or use another --run-dir")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(_record(config, data, preset), indent=1) + "\n").encode())
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(_record(config, data, preset), indent=1) + "\n").encode())
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written ({error}). Make room or choose another --run-dir") from error
         return False
     there = read_run(run_dir)
     lines = _differences(there["config"], config.to_json()) + _differences(there["data"], data, "data ")

@@ -74,8 +74,10 @@ def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
     torch.backends.cudnn.benchmark = not exact
     torch.manual_seed(seed)
-    bf16 = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_multiplies_bfloat16()
-    if precision == "bfloat16" and chosen.type == "cuda" and not bf16:
+    # Not `is_bf16_supported`, which counts emulation: only since Ampere it is multiplied, elsewhere it is slower than float32.
+    on_cuda = chosen.type == "cuda"
+    bf16 = torch.cuda.get_device_capability(chosen) >= (8, 0) if on_cuda else _cpu_multiplies_bfloat16()
+    if precision == "bfloat16" and on_cuda and not bf16:
         raise ConfigError(f"precision bfloat16, but {torch.cuda.get_device_name(chosen)} has none. Use float32")
     if precision == "auto":
         return Runtime(chosen, torch.bfloat16 if bf16 else torch.float32)
@@ -136,10 +138,16 @@ def only_one(run_dir: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        Another process trains there.
+        Another process trains there, or the folder cannot be made or written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a+") as file:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(
+            f"{run_dir}: cannot be the folder of a run ({error}). Choose one that can be made and written"
+        ) from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -35,14 +35,22 @@ class Step:
         )
         self.guard = Guard(method, self.optimizer, gated=runtime.fused)
         self.totals = Totals(runtime.device)
+        # On CUDA a float32 tensor, with and without graphs: a graph reads it at an address, and an update with a Python
+        # float, in double precision, would give other bits. Filling it waits for nothing.
+        self._lr = torch.zeros((), device=runtime.device) if runtime.device.type == "cuda" else None
         if config.compile:
             compile_networks(method)
 
     def __call__(self, batch: Batch, lr: float) -> None:
         """Learn from `batch` at learning rate `lr`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.set_lr(lr)
         self.learn(batch)
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of every group: each time, as loading an optimizer's state copies its groups."""
+        value = lr if self._lr is None else self._lr.fill_(lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
 
     def reset(self) -> None:
         """Forget whatever belongs to tensors that a checkpoint replaced: here nothing."""
@@ -65,7 +73,12 @@ class Step:
 
 def gradient_norm(parameters: list[nn.Parameter], clip: float) -> Tensor:
     """Return the norm of all gradients together, and scale them down to `clip` if that is not 0."""
-    return torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+    if clip:
+        return torch.nn.utils.clip_grad_norm_(parameters, clip)
+    # The same bits, without writing every gradient anew: clipping to infinity multiplies them by 1.
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def compile_networks(method: Method) -> None:

@@ -22,6 +22,8 @@ from sbtrain.networks.pooling import PoolTo
 #: Strength of the ridge. Built-in set, conv4 averaged, 10 draws, k = 16: top-1 72.0, 75.1, 77.7, 78.6 % at .003, .01, .03, .1.
 RIDGE_PENALTY = 0.1
 RIDGE_MOST = 8192
+#: Least of the strength itself.
+RIDGE_LEAST = 1e-30
 #: Solved weights regress onto 0 and 1; times this they are logits from which gradient steps go on. Built-in set, 3 draws,
 #: k = 4 and 16, end to end: top-1 59.7 and 89.0 % with 3, 56.9 and 85.7 % with 10.
 SOLVED_SCALE = 3.0
@@ -163,7 +165,8 @@ def ridge(x: Tensor, y: Tensor, penalty: float = RIDGE_PENALTY) -> tuple[Tensor,
         )
     mean = y.mean(0)
     x, y = x.double(), (y - mean).double()
-    strength = penalty * x.square().sum() / n
+    # Above 0, or constant features would leave a singular system: so they get weights of 0, and the intercept says all.
+    strength = (penalty * x.square().sum() / n).clamp(min=RIDGE_LEAST)
     if n <= D:
         weight = torch.linalg.solve(x @ x.T + strength * torch.eye(n, dtype=x.dtype, device=x.device), y).T @ x
     else:
