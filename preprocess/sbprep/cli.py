@@ -23,8 +23,6 @@ from sbprep.sources import DATASETS
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_DAMAGED = 3
-#: Commands that build: run again they go on.
-BUILDING = ("build", "verify")
 
 
 class _Commands(click.Group):
@@ -45,7 +43,7 @@ class _Commands(click.Group):
             raise click.ClickException(_system_error_text(error)) from error
         except KeyboardInterrupt:
             kept = " Shards already built are kept: run the same command again to go on."
-            click.echo(f"Interrupted.{kept if ctx.invoked_subcommand in BUILDING else ''}", err=True)
+            click.echo(f"Interrupted.{kept if ctx.invoked_subcommand == 'build' else ''}", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 

@@ -48,7 +48,7 @@ class RejectCount:
         if result.rejects and self._exceeded(self.total):
             first = result.rejects[0]
             raise BuildError(
-                f"{first['path']}: {first['code']} ({first['detail']}). {self.total} rejected so far, {self._remedy()}"
+                f"{first['path']}: {first['code']} ({first['detail']}). {self.total} rejected so far, {self._remedy(self.total)}"
             )
 
     def check(self, manifest: Manifest) -> None:
@@ -63,16 +63,16 @@ class RejectCount:
         if self._exceeded(sum(counts.values())):
             where = " and ".join(str(manifest.root / name / REJECTS_NAME) for name, count in counts.items() if count)
             raise BuildError(
-                f"{manifest.root}: {sum(counts.values())} rejected when it was built, listed in {where}; {self._remedy()}"
+                f"{manifest.root}: {sum(counts.values())} rejected when it was built, listed in {where}; {self._remedy(sum(counts.values()))}"
             )
 
     def _exceeded(self, count: int) -> bool:
         limit = self._config.reject_limit
         return limit is not None and count > limit
 
-    def _remedy(self) -> str:
+    def _remedy(self, count: int) -> str:
         limit, on_error = self._config.reject_limit, self._config.on_error
-        more = f"--on-error limit={2 * limit}" if limit else "--on-error limit=N"
+        more = f"--on-error limit={max(2 * (limit or 0), count)}"
         return f"--on-error {on_error} allows {limit}. Mend or remove such images, or allow more: {more}, or --on-error skip"
 
 

@@ -218,3 +218,31 @@ def test_the_data_may_move_between_two_calls(shards: Path, tmp_path: Path) -> No
 
     assert Manifest.read(moved).colorspace == "lab"
     assert result.exit_code == 0, result.output
+
+
+def test_a_command_refused_before_its_first_step_is_no_run_in_the_way(shards: Path, tmp_path: Path) -> None:
+    options = ["--shards", str(shards), "--colorspace", "lab", "--run-dir", str(tmp_path / "run")]
+    refused = CliRunner().invoke(main, ["pretrain", *options, "--batch-size", "100000"])
+    mended = CliRunner().invoke(main, ["pretrain", *options, "--batch-size", "8", "--stop-after", "1"])
+
+    assert "Use a smaller --batch-size" in refused.output
+    assert mended.exit_code == 0
+    assert "To go on: without --stop-after, or with more" in mended.output
+
+
+def test_a_run_goes_on_in_its_color_space_when_others_have_joined(shards: Path, tmp_path: Path) -> None:
+    options = ["--shards", str(shards), "--run-dir", str(tmp_path / "run"), "--batch-size", "8", "--stop-after", "1"]
+    begun = CliRunner().invoke(main, ["pretrain", *options, "--colorspace", "lab"])
+    again = CliRunner().invoke(main, ["pretrain", *options])
+
+    assert begun.exit_code == again.exit_code == 0, again.output
+    assert "going on from step 1" in again.output
+
+
+def test_a_run_among_prepared_images_is_refused(shards: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["pretrain", "--shards", str(shards), "--colorspace", "lab", "--run-dir", str(shards)]
+    )
+
+    assert result.exit_code == 1
+    assert "holds prepared images, expected a folder for the run alone" in result.output

@@ -119,7 +119,7 @@ def test_statistics_of_other_images_are_named(few: Path, shards: Path, tmp_path:
     result = invoke(*command(run_dir, few))
 
     assert result.exit_code == 0, result.output
-    assert "do not hold the run's own images: statistics of split train normalize" in result.output
+    assert "as they may be: normalized by the statistics of their split train" in result.output
 
 
 def test_samples_too_few_to_stop_early_by_are_named_once(few: Path, own_run: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_run_without_a_checkpoint_is_refused(few: Path, own_run: Path) -> None
     result = invoke(*command(own_run, few))
 
     assert result.exit_code == 1
-    assert "no checkpoint. Train it: sbtrain pretrain --run-dir" in result.output
+    assert "no checkpoint, its pretraining has not begun" in result.output
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(few: Path, own_run: Path) -> None:

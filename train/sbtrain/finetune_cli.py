@@ -131,6 +131,8 @@ def _run(
             pretrained = open_pretrained(run_dir, shards, configs[0].split, say)
             weights = pretrained.record["checkpoint"]
             say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
+            if not (run_dir / "results" / "pretrain.json").exists():
+                say("  its pretraining is not finished: these are the weights of that step")
             say(f"  {runtime.describe()}, mode exact")
             for remark in remarks(pretrained, configs[0]):
                 say(remark)

@@ -140,7 +140,7 @@ def train(
     if resumed is None:
         save(regular=True)  # a disk that cannot take it is found out now, and a rollback has somewhere to go
     else:
-        say(f"going on from step {step} of {steps}")
+        say(f"going on from step {step:,} of {steps:,}")
     saved = step
     batches = loader.batches(step + shift, steps + shift)
     method.train()

@@ -79,5 +79,7 @@ def resolve(preset: str | None, overrides: dict[str, Any]) -> tuple[PretrainConf
 def _own_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"preset {path}: no such file. sbtrain presets lists those that come along") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"preset {path}: cannot be read ({error})") from error

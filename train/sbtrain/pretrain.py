@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from sbformat.manifest import Manifest, open_manifest
+from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbformat.schema import Colorspace
 from sbtrain import checkpoint
 from sbtrain.build import build_loader, build_method, count_flops, open_split
 from sbtrain.config import PretrainConfig
@@ -23,7 +24,7 @@ from sbtrain.methods import Method
 from sbtrain.networks import parameter_count
 from sbtrain.optim import MOMENTS
 from sbtrain.progress import bytes_text
-from sbtrain.run_folder import data_record, open_run, read_run, write_result
+from sbtrain.run_folder import CONFIG_NAME, data_record, open_run, read_run, write_result
 from sbtrain.runtime import RunError, Runtime, StopRequest, only_one, set_up
 
 
@@ -108,7 +109,9 @@ def verify(reader: SplitReader) -> None:
     damage = reader.damage()
     if damage:
         shown = "\n".join(f"  {line}" for line in damage[:20])
-        raise RunError(f"{len(damage)} damaged places in the shards:\n{shown}\nRebuild them: sbprep verify --repair")
+        raise RunError(
+            f"{len(damage)} damaged places in the shards:\n{shown}\nRebuild them: sbprep verify --repair {reader.root}"
+        )
 
 
 def check_room(run_dir: Path, method: Method, config: PretrainConfig, habits: Habits) -> None:
@@ -180,7 +183,7 @@ def prepare(request: Request) -> Parts:
     SplitbrainError
         Shards or options do not allow it.
     """
-    manifest = open_manifest(request.shards, request.colorspace)
+    manifest = open_manifest(request.shards, request.colorspace or _colorspace_of(request))
     config = request.config
     if config.split not in manifest.splits:
         raise RunError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {config.split}. Use --split")
@@ -192,6 +195,16 @@ def prepare(request: Request) -> Parts:
     # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
     return Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name, runtime.dtype)))
+
+
+def _colorspace_of(request: Request) -> Colorspace | None:
+    """Return that of the run to go on with, where the shards have been joined by others since."""
+    if request.run_dir is None or len(prepared_colorspaces(request.shards)) < 2:
+        return None
+    if not (request.run_dir / CONFIG_NAME).exists():
+        return None
+    colorspace: Colorspace = read_run(request.run_dir)["data"]["colorspace"]
+    return colorspace
 
 
 def copies(habits: Habits) -> int:

@@ -96,7 +96,9 @@ def _field_options(function: F) -> F:
 @click.option("--keep-last", type=click.IntRange(1), default=2, show_default=True, help="Newest checkpoints to keep.")
 @click.option("--keep-best", is_flag=True, help="Keep the one of lowest mean training loss as well.")
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, metavar="STEPS")
-@click.option("--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; the same command goes on.")
+@click.option(
+    "--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; without it, or with more, the run goes on."
+)
 @click.option("--graphs", is_flag=True, help="Replay steps as CUDA graphs; not yet tried on a GPU.")
 @click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")
 def pretrain_command(dry: bool, **options: Any) -> None:
@@ -116,12 +118,13 @@ def pretrain_command(dry: bool, **options: Any) -> None:
     """  # noqa: D301
     request = _request(options)
     stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
-        if dry:
+    if dry:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is to be saved: end at once, tidily
+        with ProgressPrinter() as progress:
             lines = sentences(request, dry_run(request, stop, progress.say, progress))
-            progress.say("")
-            click.echo("\n".join(lines))
-            return
+        click.echo("\n".join(lines))
+        return
+    with stop.listening(), ProgressPrinter() as progress:
         try:
             run_dir, ended = pretrain(request, stop, progress.say, progress)
         except KeyboardInterrupt:
@@ -136,7 +139,8 @@ def _conclude(run_dir: Path, ended: Ended) -> None:
     if ended.complete:
         click.echo(f"{run_dir}: all {ended.steps:,} steps are done")
         return
-    click.echo(f"{run_dir}: step {ended.step:,} of {ended.steps:,} is saved. Run the same command again to go on")
+    how = "Run the same command again to go on" if ended.signal else "To go on: without --stop-after, or with more"
+    click.echo(f"{run_dir}: step {ended.step:,} of {ended.steps:,} is saved. {how}")
     if ended.signal is not None:
         sys.exit(EXIT_INTERRUPTED if ended.signal == signal.SIGINT else EXIT_REQUEUE)
 

@@ -46,12 +46,14 @@ def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str]
     check_split(manifest, split)
     if not holds(manifest, config.split, there["data"]):
         if config.normalize == "standard":
-            say(f"these shards do not hold the run's own images: statistics of split {split} normalize")
+            say(f"other images than the run's own, as they may be: normalized by the statistics of their split {split}")
         config = replace(config, split=split)
     method = build_method(config, manifest)
     newest = checkpoint.latest(run_dir / "checkpoints", say)
     if newest is None:
-        raise RunError(f"{run_dir}: no checkpoint. Train it: sbtrain pretrain --run-dir {run_dir}")
+        raise RunError(
+            f"{run_dir}: no checkpoint, its pretraining has not begun. Run its sbtrain pretrain command again"
+        )
     newest.load_model(method)
     files = json.loads((newest.path / checkpoint.MANIFEST).read_bytes())
     weights = {"step": newest.step, "model_sha256": files["model.safetensors"]["sha256"]}

@@ -50,6 +50,7 @@ class SplitReader:
         records = [record for record in manifest.splits[split].shards if record.count]
         if not records:
             raise FormatError(f"{manifest.root}: split {split} has no images. Build it: sbprep build --{split} PATH")
+        self.root = manifest.root
         self.compressed = manifest.compression != "none"
         self._classes = {
             "target_single": manifest.target.single_classes,

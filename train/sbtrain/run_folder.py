@@ -15,7 +15,7 @@ import torch
 
 import sbformat
 from sbformat.errors import SplitbrainError
-from sbformat.manifest import Manifest, json_digest, write_atomically
+from sbformat.manifest import Manifest, json_digest, prepared_colorspaces, write_atomically
 from sbtrain.config import PretrainConfig
 from sbtrain.runtime import RunError
 
@@ -50,9 +50,12 @@ def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset
         There is another run, the folder's config.json is missing or damaged, or it cannot be written. Nothing was changed.
     """
     path = run_dir / CONFIG_NAME
-    if not path.exists():
-        if any(run_dir.glob("checkpoints/step-*")):
-            raise RunError(f"{run_dir} has checkpoints but no {CONFIG_NAME}. Restore it, or use another --run-dir")
+    begun = any(run_dir.glob("checkpoints/step-*"))
+    if prepared_colorspaces(run_dir):
+        raise RunError(f"{run_dir} holds prepared images, expected a folder for the run alone. Use another --run-dir")
+    if begun and not path.exists():
+        raise RunError(f"{run_dir} has checkpoints but no {CONFIG_NAME}. Restore it, or use another --run-dir")
+    if not begun:  # a run that was refused before its first step leaves a config that must not be in the way
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             write_atomically(path, (json.dumps(_record(config, data, preset), indent=1) + "\n").encode())
