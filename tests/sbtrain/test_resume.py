@@ -89,6 +89,14 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_dry_run_ends_at_once(number: signal.Signals, shards: Path, tmp_path: Path) -> None:
+    arguments = [*command(shards / "lab", tmp_path / "run"), "--dry-run"]
+
+    assert run_apart(arguments, ("step", 1), number) == 130
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_ctrl_c_ends_at_once(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
     arguments = command(shards / "lab", tmp_path / "run")
 
