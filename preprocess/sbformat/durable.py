@@ -17,12 +17,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    fsync_path(path.parent)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make a file's content durable, or renames and new names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -37,4 +37,4 @@ def make_folder(folder: Path) -> None:
     for path in reversed(missing):
         if not path.is_dir():
             path.mkdir(exist_ok=True)
-            fsync_folder(path.parent)
+            fsync_path(path.parent)

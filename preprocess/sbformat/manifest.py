@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sbformat.absent import absent
-from sbformat.durable import fsync_folder, write_atomically
+from sbformat.durable import fsync_path, write_atomically
 from sbformat.errors import ConfigError, ManifestError, SchemaVersionError
 from sbformat.records import CHECKSUM_HEX, ChunkTable, ShardRecord
 from sbformat.schema import (
@@ -40,7 +40,7 @@ __all__ = [
     "ShardRecord",
     "SplitManifest",
     "check_schema",
-    "fsync_folder",
+    "fsync_path",
     "json_digest",
     "open_manifest",
     "prepared_colorspaces",

@@ -19,7 +19,7 @@ from typing import Any
 
 from sbformat.absent import JOURNALS
 from sbformat.errors import BuildError, ManifestError
-from sbformat.manifest import ShardRecord, check_schema, fsync_folder
+from sbformat.manifest import ShardRecord, check_schema, fsync_path
 from sbformat.schema import FORMAT_NAME, SCHEMA_VERSION
 from sbprep.disk import write_failure
 from sbprep.request import check_same, discard_advice
@@ -85,7 +85,7 @@ class Journal:
             _drop_torn_line(self.path, self._file)
             if os.fstat(self._file).st_size == 0:
                 self._append({"format": FORMAT_NAME, "schema": SCHEMA_VERSION, **header})
-                fsync_folder(root)
+                fsync_path(root)
         except BaseException:
             self.close()
             raise

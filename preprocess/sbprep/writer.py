@@ -19,7 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from sbformat.errors import BuildError
-from sbformat.manifest import ChunkTable, ShardRecord, fsync_folder
+from sbformat.manifest import ChunkTable, ShardRecord, fsync_path
 from sbformat.schema import ALIGNMENT, CHUNK_IMAGES, FORMAT_NAME, SCHEMA_VERSION, Compression, DatasetSpec
 from sbprep.disk import write_failure
 
@@ -174,13 +174,9 @@ class ShardWriter:
 def commit(path: Path, temporary: Path) -> None:
     """Turn a finished temporary file into the shard `path`: durable first, visible then."""
     try:
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync_path(temporary)
         temporary.replace(path)
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
     except OSError as error:
         raise write_failure(path, error) from error
 

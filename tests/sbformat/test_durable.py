@@ -64,7 +64,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 def test_every_folder_that_is_made_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(durable, "fsync_folder", synced.append)
+    monkeypatch.setattr(durable, "fsync_path", synced.append)
     (tmp_path / "there").mkdir()
     make_folder(tmp_path / "there/one/two")
     make_folder(tmp_path / "there/one/two")

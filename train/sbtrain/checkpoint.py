@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import sbformat
 from sbformat.errors import FormatError, SchemaVersionError
-from sbformat.manifest import fsync_folder
+from sbformat.manifest import fsync_path
 from sbtrain.tensor_files import load_tensors, save_tensors
 
 MANIFEST = "MANIFEST.json"
@@ -98,17 +98,17 @@ def save(
         temporary.mkdir()
         for name, tensors in (("model", model.state_dict()), ("optim", dict(_optimizer_tensors(optimizer)))):
             save_tensors(temporary / f"{name}.safetensors", tensors)
-            _fsync(temporary / f"{name}.safetensors")
+            fsync_path(temporary / f"{name}.safetensors")
         about = {"format": FORMAT, "version": VERSION, "sbtrain": sbformat.__version__}
         state = {**about, "step": step, **state}
         _write(temporary / "state.json", json.dumps(state, indent=1).encode())
         files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
         _write(temporary / MANIFEST, json.dumps(files, indent=1).encode())
-        fsync_folder(temporary)
+        fsync_path(temporary)
         if final.exists():  # a damaged one, passed over when the run was resumed
             shutil.rmtree(final)
         temporary.replace(final)
-        fsync_folder(folder)
+        fsync_path(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Checkpoint(final, state)
@@ -215,15 +215,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, 
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_path(path)
 
 
 def _digest(path: Path) -> dict[str, Any]:
