@@ -21,11 +21,11 @@ $(BIN)/python:
 
 # The marks say what an environment holds; pyproject.toml changed means install again.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[prep,train]'
+	$(PIP) install --editable '.[prep,train,report]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[prep,train,dev]'
+	$(PIP) install --editable '.[all]'
 	@touch $@ $(VENV)/.run
 
 # A second call goes on, or finds everything done. docs/training.md says why Lab, and why this layer.
