@@ -37,13 +37,15 @@ def new_figure(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: 
     style = {
         "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2, "grid.color": _INK,
-        "axes.prop_cycle": mpl.cycler(color=PALETTE), "legend.frameon": False, "figure.facecolor": "none",
+        "legend.frameon": False, "figure.facecolor": "none",
         "axes.facecolor": "none", "savefig.facecolor": "none", "svg.fonttype": "none", "font.size": 10,
     }  # fmt: skip
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    return figure, list(axes)
+        every = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    for axes in every:
+        axes.set_prop_cycle(color=PALETTE)
+    return figure, every
 
 
 def as_svg(figure: Figure) -> str:
@@ -71,5 +73,5 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
     except ImportError as error:
         raise ConfigError("pictures need matplotlib. Install it: pip install 'splitbrain[report]'") from error
     file = io.BytesIO()
-    imsave(file, np.ascontiguousarray(pixels), format="png", metadata={"Software": None})
+    imsave(file, np.ascontiguousarray(pixels), format="png")
     return file.getvalue()
