@@ -8,7 +8,7 @@ SOURCE := preprocess train tests
 .PHONY: help demo test check format bench clean
 
 help:
-	@echo "make demo    install, prepare the built-in images, pretrain on them, fine-tune on 1, 4 and 16 labels a class"
+	@echo "make demo    install, prepare the built-in images, pretrain on them, fine-tune on few labels, make the report page"
 	@echo "make test    install with the development tools, run every test without and with compiled kernels"
 	@echo "make check   formatting, lint, types"
 	@echo "make format  put the code into the project's format"
@@ -40,6 +40,10 @@ demo: $(VENV)/.run
 		--run-dir runs/demo
 	$(DEMO) --draws 20 --freeze
 	$(DEMO) --draws 3 --min-steps 60
+	$(BIN)/sbtrain probe --run runs/demo --shards data_cache
+	$(BIN)/sbtrain features --run runs/demo --shards data_cache --split val --layer conv4 --pool 1
+	$(BIN)/sbtrain reconstruct --run runs/demo --shards data_cache
+	$(BIN)/sbtrain report runs/demo --out runs/demo/report.html
 
 # Without the JIT coverage sees the bodies of the kernels; with it the compiled code is put to the same tests.
 # The trainer has no kernels of Numba: once is enough.

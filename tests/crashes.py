@@ -45,7 +45,7 @@ class Run:
 
     def workers(self) -> list[int]:
         """Process ids of the worker processes that are alive."""
-        return [pid for pid, command in self._alive().items() if "LokyProcess" in command]
+        return [pid for pid, command in self.alive().items() if "LokyProcess" in command]
 
     def kill(self, victim: Victim, rng: random.Random) -> bool:
         """Kill the build or one of its workers, by drawing; False if there is none."""
@@ -76,13 +76,14 @@ class Run:
             Some are still there after `GONE` seconds.
         """
         start = time.monotonic()
-        while left := self._alive():
+        while left := self.alive():
             if time.monotonic() - start > GONE:
                 raise TimeoutError(f"still running: {left}")
             time.sleep(0.02)
         return time.monotonic() - start
 
-    def _alive(self) -> dict[int, str]:
+    def alive(self) -> dict[int, str]:
+        """Process id -> command line of every process of the session."""
         found = {}
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():

@@ -16,7 +16,10 @@ DOORS = {
     "numba": {"sbprep._kernels"},
     "cv2": {"sbprep.decode", "sbprep.bench"},
     "simplejpeg": {"sbprep.decode", "sbprep.bench"},
-    "joblib": {"sbprep.pipeline", "sbprep.bench"},
+    "joblib": {"sbprep.pipeline", "sbprep.engines"},
+    "dask": {"sbprep.dask_backend"},
+    "distributed": {"sbprep.dask_backend"},
+    "ray": {"sbprep.ray_backend"},
     "h5py": {"sbprep.writer", "sbprep.sources.hdf5", "sbprep.bench"},
     "PIL": {"sbprep.bench", "sbprep.published"},
     "skimage": {"sbprep.bench", "sbprep.published"},
@@ -32,7 +35,7 @@ TRAINER_DOORS = {
     "onnxruntime": {"sbtrain.export"},
     "sklearn": {"sbtrain.scores"},
     "timm": {"sbtrain.networks.backbones"},
-    "torchvision": {"sbtrain.bench_peers"},
+    "torchvision": {"sbtrain.bench_augment", "sbtrain.bench_peers"},
 }
 
 

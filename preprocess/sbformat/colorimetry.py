@@ -44,12 +44,12 @@ def srgb_from_linear(linear: Floats) -> Floats:
     return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
-def lab_from_rgb(rgb: NDArray[np.uint8]) -> Floats:
+def lab_from_rgb(rgb: NDArray[np.uint8] | Floats) -> Floats:
     """Convert 8-bit sRGB to CIE-Lab.
 
     Parameters
     ----------
-    rgb : uint8 (..., 3)
+    rgb : uint8 (..., 3), or means of such: float in [0, 255]
 
     Returns
     -------
@@ -66,11 +66,21 @@ def lab_from_rgb(rgb: NDArray[np.uint8]) -> Floats:
     return np.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
 
 
-def rgb_from_lab(lab: Floats) -> NDArray[np.uint8]:
-    """Convert CIE-Lab to 8-bit sRGB, clipping what lies outside the gamut: (..., 3) -> uint8 (..., 3)."""
+def linear_from_lab(lab: Floats) -> Floats:
+    """Convert CIE-Lab to linear sRGB, unclipped: (..., 3), a color of the gamut is in [0, 1] in every channel."""
     L, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
     fy = (L + 16) / 116
     f = np.stack([fy + a / 500, fy, fy - b / 200], axis=-1)
     xyz = np.where(f**3 > EPSILON, f**3, (116 * f - 16) / KAPPA) * D65_WHITE
-    srgb = srgb_from_linear(xyz @ np.linalg.inv(XYZ_FROM_RGB).T)
-    return np.floor(srgb * 255 + 0.5).astype(np.uint8)
+    linear: Floats = xyz @ np.linalg.inv(XYZ_FROM_RGB).T
+    return linear
+
+
+def srgb_from_lab(lab: Floats) -> Floats:
+    """Convert CIE-Lab to sRGB in [0, 1], clipping what lies outside the gamut: (..., 3) -> float64 (..., 3)."""
+    return srgb_from_linear(linear_from_lab(lab))
+
+
+def rgb_from_lab(lab: Floats) -> NDArray[np.uint8]:
+    """Convert CIE-Lab to 8-bit sRGB, clipping what lies outside the gamut: (..., 3) -> uint8 (..., 3)."""
+    return np.floor(srgb_from_lab(lab) * 255 + 0.5).astype(np.uint8)

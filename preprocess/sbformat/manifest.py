@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 from sbformat.absent import absent
 from sbformat.durable import fsync_path, write_atomically
 from sbformat.errors import ConfigError, ManifestError, SchemaVersionError
+from sbformat.layout import laid_out, read_laid_out
 from sbformat.records import CHECKSUM_HEX, ChunkTable, ShardRecord
 from sbformat.schema import (
     COLORSPACES,
     FORMAT_NAME,
     SCHEMA_VERSION,
+    SPLITS,
     Colorspace,
     DatasetSpec,
     TargetSpec,
@@ -98,7 +101,9 @@ class SplitManifest:
             label_kind=data["label_kind"],
             files=data["files"],
             statistics=data["statistics"],
-            shards=tuple(ShardRecord.from_json(shard) for shard in data["shards"]),
+            shards=tuple(
+                shard if isinstance(shard, ShardRecord) else ShardRecord.from_json(shard) for shard in data["shards"]
+            ),
         )
 
 
@@ -150,7 +155,7 @@ class Manifest:
 
     def write(self) -> None:
         """Put ``manifest.json`` into `root` in one atomic, durable step; before it its copy."""
-        content = manifest_text(self.to_json())
+        content = laid_out(self.to_json())
         for name in (COPY_NAME, MANIFEST_NAME):
             write_atomically(self.root / name, content)
 
@@ -166,14 +171,18 @@ class Manifest:
             Written under another schema version.
         """
         path = path / MANIFEST_NAME if path.is_dir() else path
-        data = _load_json(path)
+        content = _read_bytes(path)
+        data = read_laid_out(content)
+        if data is None:
+            data = _load_json(content, path)
+            check_schema(data, path)
+            expected, found = data.pop("sha256", None), json_digest(data)
+            if expected != found:
+                raise ManifestError(
+                    f"{path}: its content has digest {found[:16]}…, the file says {str(expected)[:16]}…: damaged or "
+                    f"edited. {_mend_text(path)}"
+                )
         check_schema(data, path)
-        expected, found = data.pop("sha256", None), json_digest(data)
-        if expected != found:
-            raise ManifestError(
-                f"{path}: its content has digest {found[:16]}…, the file says {str(expected)[:16]}…: damaged or edited. "
-                f"{_mend_text(path)}"
-            )
         try:
             return cls(
                 root=path.parent,
@@ -183,7 +192,7 @@ class Manifest:
                 label_names=tuple(data["label_names"]),
                 recipe=data["recipe"],
                 provenance=data["provenance"],
-                splits={name: SplitManifest.from_json(split) for name, split in data["splits"].items()},
+                splits={name: SplitManifest.from_json(split) for name, split in _in_order(data["splits"].items())},
             )
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise ManifestError(
@@ -217,11 +226,6 @@ def prepared_colorspaces(root: Path) -> list[Colorspace]:
     return [name for name in COLORSPACES if (root / name / MANIFEST_NAME).is_file()]
 
 
-def manifest_text(data: dict[str, Any]) -> bytes:
-    """Return what ``manifest.json`` holds where `data` are its values."""
-    return (json.dumps(data, indent=1) + "\n").encode()
-
-
 def json_digest(data: dict[str, Any]) -> str:
     """sha256 of the canonical JSON text of `data` (sorted keys, no spaces, ASCII)."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -239,15 +243,24 @@ def check_schema(data: dict[str, Any], path: Path) -> None:
         )
 
 
-def _load_json(path: Path) -> dict[str, Any]:
+def _in_order(splits: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return sorted(splits, key=lambda item: SPLITS.index(item[0]) if item[0] in SPLITS else len(SPLITS))
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = json.loads(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"{path}: missing. Build it: sbprep build, or sbprep merge after partitions") from None
     except OSError as error:  # says nothing about what the file holds
         raise ManifestError(
             f"{path}: cannot be read ({error.strerror}). Permit reading it, or look after the disk"
         ) from error
+
+
+def _load_json(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
     except ValueError as error:
         raise ManifestError(f"{path}: not readable as JSON ({error}). {_mend_text(path)}") from error
     if not isinstance(data, dict):

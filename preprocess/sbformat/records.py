@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class ShardRecord:
     bytes: int
     xxh3_128: str
     """Of the whole file: finds damage outside the chunks as well."""
-    datasets: dict[str, Any]
+    datasets: Mapping[str, Any]
     """Dataset name -> `ChunkTable` as JSON: parsed by `chunks` when a shard is opened, as a manifest may hold 100,000."""
 
     def chunks(self, dataset: str) -> ChunkTable:
@@ -90,7 +91,7 @@ class ShardRecord:
             "count": self.count,
             "bytes": self.bytes,
             "xxh3_128": self.xxh3_128,
-            "datasets": self.datasets,
+            "datasets": dict(self.datasets),
         }
 
     @classmethod

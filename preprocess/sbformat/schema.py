@@ -236,13 +236,15 @@ def values_from_bins(
 
 
 def values_from_image(
-    image: NDArray[np.uint8], colorspace: Colorspace, image_range: NDArray[np.float32] | None = None
+    image: NDArray[np.uint8] | NDArray[np.float32],
+    colorspace: Colorspace,
+    image_range: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Decode stored images to the units of their color space.
 
     Parameters
     ----------
-    image : uint8 (N, 3, H, W)
+    image : uint8 (N, 3, H, W), or means of stored levels: float32
     colorspace : Colorspace
     image_range : float32 (N, 3, 2), needed by `rescaled_lab` alone
 

@@ -31,7 +31,7 @@ from sbformat.manifest import Manifest, open_manifest
 from sbformat.schema import CHUNK_IMAGES, STORED_OFFSET, STORED_SCALE, TargetSpec
 from sbformat.shard import Shard, open_shard
 from sbprep import published
-from sbprep.bench_build import Files, Job, building, counted
+from sbprep.bench_build import Files, Job, building, counted, scaling
 from sbprep.config import BuildConfig
 from sbprep.convert import convert
 from sbprep.decode import decode, use_one_thread
@@ -49,6 +49,18 @@ BARS = {"scikit-image": Bar(8, 20), "OpenCV, 8 bit": Bar(1, 2), "OpenCV, float32
 PUBLISHED_IMAGES = 150
 #: Random rows read at a time, as a training batch reads them.
 BATCH = 64
+
+
+def run_scaling(
+    source: Path | None, images: int, workers: int, scheduler: str | None, repeats: int = REPEATS
+) -> Iterator[str]:
+    """Measure what more workers bring, and a Dask cluster of as many; as `run` otherwise."""
+    paths = {} if source is None else {"source": source}
+    config = BuildConfig(colorspaces=("rescaled_lab",), paths=paths, limit=images, workers=workers)
+    with TemporaryDirectory(prefix="sbprep-bench-") as folder, Crew(config.worker_count) as crew:
+        files = _write_files(config, crew, Path(folder))
+        yield from _conditions(files, source, crew, repeats)
+        yield from scaling(files, len(crew), scheduler, repeats)
 
 
 def run(source: Path | None, images: int, workers: int, repeats: int = REPEATS, reds: int = 256) -> Iterator[str]:

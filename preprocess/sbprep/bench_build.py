@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,22 @@ def building(files: Files, crew: Crew, jobs: dict[str, Job], lacking: list[str],
     )
 
 
+def scaling(files: Files, workers: int, scheduler: str | None, repeats: int) -> Iterator[str]:
+    """Compare builds by several processes with builds by one, and a Dask cluster with as many processes."""
+    shard = min(SHARD_IMAGES, len(files))
+    count = _shards(workers)
+    several = _config(_links(files, count * shard), files.scratch / "out", count * shard, shard, workers)
+    sides = {"several": several, "one": replace(several, workers=1)}
+    if scheduler is not None:
+        sides["Dask"] = replace(several, workers=-1, backend="dask", scheduler=scheduler)
+    result = rounds({name: partial(_rate, config, workers) for name, config in sides.items()}, repeats)
+    yield f"build, JPEG files to rescaled_lab, shards of {shard:,} images, start-up left out"
+    many = counted(workers, "process")
+    yield comparison(result, "several", "one", f"{many} / 1 process", Bar(0.95 * workers, workers))
+    if scheduler is not None:
+        yield comparison(result, "Dask", "several", f"Dask at {scheduler} / {many}", Bar(0.9, 1))
+
+
 def first_build(config: BuildConfig) -> float:
     """Build in this process and return its peak memory in MB."""
     pipeline.build(config)
@@ -128,13 +144,14 @@ def _shards(workers: int) -> int:
     return max(SHARDS, SHARDS_PER_WORKER * workers)
 
 
-def _rate(config: BuildConfig) -> float:
-    """Build, and return images/s between two commits, both in the midst of work."""
+def _rate(config: BuildConfig, workers: int = 0) -> float:
+    """Build, and return images/s between two commits, both in the midst of work of so many workers."""
+    workers = workers or config.workers
     marks: list[tuple[int, int, float]] = []
     pipeline.build(config, lambda progress: marks.append((progress.shards, progress.images, time.perf_counter())))
     shutil.rmtree(config.out)
-    _, images, start = next(mark for mark in marks if mark[0] >= config.workers)
-    _, more_images, end = next(mark for mark in marks if mark[0] >= _shards(config.workers) - config.workers)
+    _, images, start = next(mark for mark in marks if mark[0] >= workers)
+    _, more_images, end = next(mark for mark in marks if mark[0] >= _shards(workers) - workers)
     return (more_images - images) / (end - start)
 
 

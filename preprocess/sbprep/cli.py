@@ -136,10 +136,20 @@ def main() -> None:
     show_default=True,
     help="rescaled_lab: channels whose bins follow each image's own range.",
 )
-@_WORKERS
 @click.option(
-    "--backend", type=_choice(get_args(Backend)), default="loky", show_default=True, help="Processes or threads."
+    "--workers",
+    default=-1,
+    show_default=True,
+    help="Processes or threads, -1: one a core; on a cluster shards at once, -1: as many as it has threads for.",
 )
+@click.option(
+    "--backend",
+    type=_choice(get_args(Backend)),
+    default="loky",
+    show_default=True,
+    help="loky: processes; threading: threads; dask, ray: a cluster that sees the same folders.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of the cluster: tcp://HOST:PORT (dask); HOST:PORT or auto (ray).")
 @click.option("--partition", metavar="I/N", help="Make part I of N (from 1); join them with sbprep merge.")
 @click.option("--images-per-shard", default=4096, show_default=True)
 @click.option("--compression", type=_choice(get_args(Compression)), default="none", show_default=True)
@@ -251,9 +261,16 @@ def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path |
 @click.option("--source", type=click.Path(path_type=Path), help="Images to measure with; none: generated ones as JPEG.")
 @click.option("--images", default=2000, show_default=True, help="Number of images.")
 @_WORKERS
-def bench(source: Path | None, images: int, workers: int) -> None:
+@click.option("--scaling", is_flag=True, help="Only this: builds by all workers beside builds by one.")
+@click.option("--scheduler", metavar="ADDRESS", help="With --scaling: and by a Dask cluster of as many.")
+def bench(source: Path | None, images: int, workers: int, scaling: bool, scheduler: str | None) -> None:
     """Measure this machine: conversion and whole builds beside scikit-image, OpenCV and the published pipeline."""
+    if scheduler is not None and not scaling:
+        raise ConfigError("a scheduler is measured with --scaling only")
     from sbprep import bench as benchmark
 
-    for line in benchmark.run(source, images, workers):
+    lines = (
+        benchmark.run_scaling(source, images, workers, scheduler) if scaling else benchmark.run(source, images, workers)
+    )
+    for line in lines:
         click.echo(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,9 @@ from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES, IMAGES_PER_SHARD, Colorspace, Compression, TargetSpec, class_dtype
 
 Resize = Literal["crop", "squash"]
-Backend = Literal["loky", "threading"]
+Backend = Literal["loky", "threading", "dask", "ray"]
+#: Backends whose workers may be on other machines.
+REMOTE = ("dask", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,10 @@ class BuildConfig:
     limit: int | None = None
     """Keep this many images of each split, drawn by the permutation."""
     workers: int = -1
-    """Processes (or threads): a count, -1 for one a core."""
+    """Processes or threads: a count, -1 for one a core. On a cluster: tasks at once, -1 for as many as it takes."""
     backend: Backend = "loky"
+    scheduler: str | None = None
+    """Address of the cluster, of ``dask`` and ``ray``."""
     partition: tuple[int, int] | None = None
     """(i, n): make the i-th of n interleaved parts of the shards, i from 1; ``sbprep merge`` joins them."""
     on_error: str = "skip"
@@ -74,6 +78,7 @@ class BuildConfig:
         for name, choices in (("resize", Resize), ("backend", Backend), ("compression", Compression)):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(f"{name} {getattr(self, name)!r}, expected one of {', '.join(get_args(choices))}")
+        self._check_scheduler()
         self._check_targets_fit_a_chunk()
         if self.partition is not None and not 1 <= self.partition[0] <= self.partition[1]:
             i, n = self.partition[0], max(self.partition[1], 1)
@@ -86,6 +91,15 @@ class BuildConfig:
             )
         _ = self.reject_limit
 
+    def _check_scheduler(self) -> None:
+        if self.scheduler is not None and self.backend not in REMOTE:
+            raise ConfigError(f"scheduler {self.scheduler} with backend {self.backend}, expected backend dask or ray")
+        if self.backend == "dask" and not re.fullmatch(r"\w+://\S+", self.scheduler or ""):
+            raise ConfigError(
+                f"scheduler {self.scheduler or 'not given'}: backend dask needs its address, for example "
+                f"--scheduler tcp://login1:8786"
+            )
+
     def _check_targets_fit_a_chunk(self) -> None:
         item = class_dtype(max(self.target.single_classes, self.target.dual_classes)).itemsize
         size = self.images_per_shard * self.target.size**2 * item
@@ -94,6 +108,11 @@ class BuildConfig:
                 f"{self.images_per_shard:,} images per shard have {size:,} bytes of targets, a chunk of HDF5 holds "
                 f"{(1 << 32) - 1:,}: fewer images per shard, or a smaller target size"
             )
+
+    def absolute(self) -> BuildConfig:
+        """Return the same with paths that mean the same in every folder."""
+        paths = {name: path.absolute() for name, path in self.paths.items()}
+        return replace(self, paths=paths, out=self.out.absolute())
 
     @property
     def reject_limit(self) -> int | None:

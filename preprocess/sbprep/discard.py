@@ -12,9 +12,9 @@ from sbformat.schema import SPLITS
 from sbprep.journal import Key, all_locked, journal_paths
 
 _SHARD = re.compile(r"shard-(\d{5,})\.h5")
-#: What `write_atomically`, `ShardWriter` and `InFlight` call their files; anybody else's are left alone.
+#: What `write_atomically`, `ShardWriter`, `InFlight` and `opened_site` call their files; anybody else's are left alone.
 _UNFINISHED = re.compile(
-    rf"\.(?:{_SHARD.pattern}|sources\.txt|rejects\.jsonl|manifest\.json|\.manifest\.copy\.json)\.\d+\.(?:tmp|inflight)"
+    rf"\.(?:{_SHARD.pattern}|workers|sources\.txt|rejects\.jsonl|manifest\.json|\.manifest\.copy\.json)\.\d+\.(?:tmp|inflight)"
 )
 
 

@@ -28,6 +28,8 @@ class Estimate:
     """What a build will cost, and what that was measured on."""
 
     seconds: float
+    core_seconds: float
+    """Of all workers together."""
     rate: float
     """Images/s of one worker, without passes."""
     sampled: int
@@ -51,6 +53,7 @@ def estimate(plan: Plan, keys: list[Key]) -> Estimate:
         passes += [sample.waited] if plan.splits[group[0].split].source.sequential else []
     return Estimate(
         seconds=_makespan(seconds, plan.config.worker_count),
+        core_seconds=sum(seconds),
         rate=images / (sum(seconds) - sum(passes)),
         sampled=sum(sample.images for sample in samples.values()),
         rejected=sum(sample.rejected for sample in samples.values()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import secrets
 import struct
 import time
 from collections.abc import Iterator
@@ -24,14 +25,23 @@ class InFlight:
 
     Position and time lie in a shared memory map, so marking an image costs nanoseconds and needs no write to disk.
 
+    Parameters
+    ----------
+    folder : Path
+    unit : Unit
+    here : bool
+        The build runs on this machine, and may look by the number in the name whether this process lives. Elsewhere the
+        same number may be in use twice, so one is drawn that no process has.
+
     Raises
     ------
     BuildError
         The file cannot be written.
     """
 
-    def __init__(self, folder: Path, unit: Unit) -> None:
-        self._path = folder / f".{unit.name}.{os.getpid()}.inflight"
+    def __init__(self, folder: Path, unit: Unit, here: bool = True) -> None:
+        number = os.getpid() if here else secrets.randbits(63)
+        self._path = folder / f".{unit.name}.{number}.inflight"
         self._shard = folder / unit.name
 
     def __enter__(self) -> InFlight:

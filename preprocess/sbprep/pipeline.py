@@ -1,4 +1,4 @@
-"""The build: plan -> tasks -> workers -> commit -> manifest. The only module that imports joblib.
+"""The build: plan -> tasks -> workers -> commit -> manifest.
 
 Workers make shards under temporary names; this process alone makes them visible (fsync, rename) and journals them, in
 a thread, which overlaps with computing. Killed anywhere, the same command goes on where the journal ends.
@@ -7,37 +7,28 @@ a thread, which overlaps with computing. Killed anywhere, the same command goes 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
 
 import joblib
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
-from joblib.parallel import LokyBackend
 
-from sbformat.errors import BuildError
 from sbformat.manifest import Manifest
 from sbformat.schema import Colorspace
-from sbprep.config import BuildConfig
+from sbprep.config import REMOTE, BuildConfig
 from sbprep.disk import check_room
-from sbprep.inflight import death_notice
+from sbprep.engines import Engine, opened_engine
 from sbprep.journal import Key
 from sbprep.plan import Plan, Unit, group_units, make_plan
 from sbprep.progress import Report, Watch
 from sbprep.rejects import RejectCount, check_usable
-from sbprep.signals import signals_deferred
 from sbprep.store import Store, survey
-from sbprep.worker import Finished, Output, Task, belong_to, run_task
+from sbprep.worker import Finished, Output, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +101,11 @@ def _run(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit], rejects
     sizes = {(unit.split, unit.number): len(unit.rows) for unit in units}
     folders = {split: [store.root / split for store in stores.values()] for split in plan.splits}
     commit = partial(_commit, stores, rejects)
+    tasks = _tasks(plan, stores, units)
     with (
+        opened_engine(plan, len(tasks)) as engine,
         Watch(report, sizes, folders, rejects.total) as watch,
-        closing(_finished(plan, _tasks(plan, stores, units))) as batches,
+        closing(_finished(engine, tasks)) as batches,
         closing(_committed(batches, commit)) as done,
     ):
         for keys in done:
@@ -158,84 +151,51 @@ def _tasks(plan: Plan, stores: dict[Colorspace, Store], units: list[Unit]) -> li
             resize=config.resize,
             target=config.target,
             compression=config.compression,
-            owner=os.getpid(),
+            owner=None if config.backend in REMOTE else os.getpid(),
         )
         for group in group_units(plan, units)
     ]
 
 
 def _outputs(plan: Plan, stores: dict[Colorspace, Store], unit: Unit) -> list[Output]:
+    # Absolute, for workers on other machines have another working folder.
     return [
-        Output(colorspace=name, folder=store.root / unit.split, datasets=plan.datasets(unit.split, name))
+        Output(
+            colorspace=name,
+            folder=(store.root / unit.split).absolute(),
+            datasets=plan.datasets(unit.split, name),
+        )
         for name, store in stores.items()
         if (unit.split, unit.number) in store.missing
     ]
 
 
-def _finished(plan: Plan, tasks: list[Task]) -> Generator[list[Finished], None, None]:
+def _finished(engine: Engine, tasks: list[Task]) -> Generator[list[Finished], None, None]:
     """Run the tasks, yielding each one's shards as it ends; on any failure no worker is left running."""
-    backend = plan.config.backend
-    jobs = min(plan.config.worker_count, len(tasks))
-    in_processes = jobs > 1 and backend == "loky"
-    threads = _Threads(jobs) if jobs > 1 and backend == "threading" else None
     parallel = joblib.Parallel(
-        n_jobs=jobs,
-        backend=_Processes() if in_processes else backend,
+        n_jobs=engine.jobs,
+        backend=engine.backend,
+        pre_dispatch=engine.pre_dispatch,
         return_as="generator_unordered",
         batch_size=1,
         max_nbytes=None,
     )
-    make = run_task if threads is None else threads.run
     batches: Generator[list[Finished], None, None] | None = None
     try:
-        if in_processes:
-            for tracker in (loky_tracker, resource_tracker):
-                tracker.ensure_running()  # started later, with the workers, these would let signals through again
-        with signals_deferred() if in_processes else nullcontext():
-            batches = parallel(joblib.delayed(make)(task) for task in tasks)
+        with engine.starting():
+            batches = parallel(joblib.delayed(engine.run)(task) for task in tasks)
         # Not `yield from`: that would close `batches` first, and loudly.
         for batch in batches:  # noqa: UP028
             yield batch
-    except BrokenProcessPool as error:
-        raise BuildError(death_notice(plan)) from error
+    except Exception as error:
+        explained = engine.explain(error)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
-        if threads is not None:
-            threads.stop()
+        engine.stop()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib tells that tasks are dropped, which is the purpose here
             if batches is not None:
                 batches.close()
-        if in_processes:
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        if threads is not None:
-            threads.wait()
-
-
-class _Processes(LokyBackend):  # type: ignore[misc]  # joblib has no types
-    """Worker processes that end with this one, from before their first task on."""
-
-    def configure(self, n_jobs: int = 1, parallel: joblib.Parallel | None = None, **options: Any) -> int:
-        options |= {"initializer": belong_to, "initargs": (os.getpid(),)}
-        workers: int = super().configure(n_jobs, parallel, **options)
-        return workers
-
-
-class _Threads:
-    """Tasks in threads, which cannot be killed: they are asked to end, and waited for."""
-
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._slots = threading.Semaphore(jobs)
-        self._stopped = threading.Event()
-
-    def run(self, task: Task) -> list[Finished]:
-        with self._slots:
-            return run_task(task, self._stopped)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def wait(self) -> None:
-        # A thread that the end of the interpreter meets inside HDF5 keeps its lock: the process would hang.
-        for _ in range(self._jobs):
-            self._slots.acquire()
+        engine.ended()

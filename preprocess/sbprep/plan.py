@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import sbformat
 from sbformat.colorimetry import CONVENTION
 from sbformat.errors import SourceError
 from sbformat.permutation import permute
@@ -27,19 +25,13 @@ from sbformat.schema import (
     class_label,
     shard_datasets,
 )
-from sbprep.config import BuildConfig
+from sbprep.config import REMOTE, BuildConfig
 from sbprep.convert import CONSTANT_SPAN
 from sbprep.disk import free_bytes
+from sbprep.software import versions
 from sbprep.sources import open_splits
 from sbprep.sources.base import Listing, Split
 
-#: Software that has a say in the bytes: decoding, HDF5 layout, compression.
-_SOFTWARE = {
-    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
-    "simplejpeg": ("simplejpeg",),
-    "h5py": ("h5py",),
-    "zstandard": ("zstandard",),
-}
 #: Encoded bytes that one pass over a compressed archive may put aside on the disk of the output.
 PASS_BYTES = 4 << 30
 #: Shards that one pass makes at most: they are committed together, so a kill loses so many, a minute or two of a worker.
@@ -177,7 +169,8 @@ def make_plan(config: BuildConfig) -> Plan:
     SourceError
         See `sbprep.sources.open_splits`; also a split without images.
     """
-    splits = open_splits(config)
+    # Other machines read the images from another working folder; the manifest keeps the paths as they were given.
+    splits = open_splits(config if config.backend not in REMOTE else config.absolute())
     for name, split in splits.items():
         if len(split.listing) == 0:
             raise SourceError(f"split {name} has no images. Leave it out, or check its path")
@@ -193,17 +186,7 @@ def provenance(colorspace: Colorspace) -> dict[str, Any]:
         color["constant_span"] = CONSTANT_SPAN
     else:
         color |= {"stored_scale": list(STORED_SCALE[colorspace]), "stored_offset": list(STORED_OFFSET[colorspace])}
-    software = {name: _version(distributions) for name, distributions in _SOFTWARE.items()}
-    return {"color": color, "software": {"sbprep": sbformat.__version__, **software}}
-
-
-def _version(distributions: tuple[str, ...]) -> str | None:
-    for name in distributions:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    return {"color": color, "software": versions()}
 
 
 def _fingerprint(listing: Listing) -> str:

@@ -175,7 +175,8 @@ def _time_text(plan: Plan, missing: set[Key]) -> str:
     cost, workers = estimate(plan, [key for key in plan.own_keys() if key in missing]), plan.config.worker_count
     # Processes start and load libraries first, which the estimate leaves out.
     seconds = f"about {duration_text(cost.seconds)}" if cost.seconds >= 2 else "under 5 s, start-up included,"
-    text = f"  {seconds} with {counted(workers, 'worker')} ({cost.rate:,.0f} images/s each"
+    hours = f", {cost.core_seconds / 3600:,.2g} core-hours" if cost.seconds >= 2 else ""
+    text = f"  {seconds} with {counted(workers, 'worker')}{hours} ({cost.rate:,.0f} images/s each"
     if cost.passes:
         text += f", {counted(cost.passes, 'pass', 'passes')} of {duration_text(cost.pass_seconds)} over the archive"
     return f"{text}; measured on {counted(cost.sampled, 'image')}, {cost.rejected} of them rejected)"

@@ -103,7 +103,7 @@ class Store:
     def close(self) -> None:
         """Let go of the folder; nothing unfinished stays in it."""
         if self._journal is not None:
-            sweep(self.root, self.missing)
+            sweep(self.root, set(self.plan.own_keys()))  # also of shards that a second worker made when one had died
             self._journal.close()
 
     def add(self, finished: Finished) -> None:

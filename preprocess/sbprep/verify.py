@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from sbformat.errors import (
     SourceError,
     SplitbrainError,
 )
-from sbformat.manifest import COPY_NAME, MANIFEST_NAME, Manifest, ShardRecord, manifest_text, open_manifest
+from sbformat.layout import spelled
+from sbformat.manifest import COPY_NAME, MANIFEST_NAME, Manifest, ShardRecord, open_manifest
 from sbformat.schema import COLORSPACES
 from sbformat.shard import open_shard
 from sbprep.config import BuildConfig
@@ -124,7 +124,7 @@ def _whole(path: Path) -> bytes | None:
     """Return a manifest as sbprep spells it; None where it is not there or its values are not what was written."""
     try:
         Manifest.read(path)
-        return manifest_text(json.loads(path.read_bytes()))
+        return spelled(path.read_bytes())
     except (FormatError, OSError):
         return None
 
@@ -187,7 +187,7 @@ def _damaged_manifest(manifest: Manifest) -> Iterator[Damage]:
     # Its digest covers the values. A flipped bit can leave them alone: 1e-05 and 1E-05, \u00e9 and \u00E9.
     path, copy = manifest.root / MANIFEST_NAME, manifest.root / COPY_NAME
     content = path.read_bytes()
-    whole = manifest_text(json.loads(content))
+    whole = spelled(content)
     if whole != content:
         yield Damage(path=path, what="spelled otherwise than sbprep writes it, with the same values", keys=())
     if copy.is_file() and copy.read_bytes() != whole:  # sets of older versions have none

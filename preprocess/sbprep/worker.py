@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +66,22 @@ class Finished:
     temporary: Path | None
 
 
-def run_task(task: Task, stop: threading.Event | None = None) -> list[Finished]:
+class Stop(Protocol):
+    """What says that nobody waits for a task any more: an event of this process, or a site of many."""
+
+    def is_set(self) -> bool:
+        """Tell whether the task is to end."""
+        ...
+
+
+def run_task(task: Task, stop: Stop | None = None) -> list[Finished]:
     """Make every shard of `task` in every color space asked for.
 
     Parameters
     ----------
     task : Task
-    stop : threading.Event, optional
-        Set where nobody wants the result any more; a thread, unlike a process, cannot be killed.
+    stop : Stop, optional
+        Set where nobody wants the result any more: a thread, or a process elsewhere, cannot be killed.
 
     Raises
     ------
@@ -100,7 +107,7 @@ def belong_to(owner: int) -> None:
         os._exit(1)
 
 
-def _make_shards(task: Task, stop: threading.Event | None) -> list[Finished]:
+def _make_shards(task: Task, stop: Stop | None) -> list[Finished]:
     items = task.source.read(Listing.joined([unit.part for unit in task.units]))
     finished = []
     for unit, outputs in zip(task.units, task.outputs, strict=True):
@@ -109,13 +116,13 @@ def _make_shards(task: Task, stop: threading.Event | None) -> list[Finished]:
 
 
 def _make_shard(
-    task: Task, unit: Unit, outputs: list[Output], items: Iterator[Item], stop: threading.Event | None
+    task: Task, unit: Unit, outputs: list[Output], items: Iterator[Item], stop: Stop | None
 ) -> list[Finished]:
     _stop_if_unwanted(task.owner, stop)
     rejects: list[dict[str, Any]] = []
     tallies = {output.colorspace: _Tally() for output in outputs}
     with ExitStack() as stack:
-        marker = stack.enter_context(InFlight(outputs[0].folder, unit))
+        marker = stack.enter_context(InFlight(outputs[0].folder, unit, here=task.owner is not None))
         writers = {
             output.colorspace: stack.enter_context(
                 ShardWriter(
@@ -247,7 +254,7 @@ class _Tally:
         }
 
 
-def _stop_if_unwanted(owner: int | None, stop: threading.Event | None) -> None:
+def _stop_if_unwanted(owner: int | None, stop: Stop | None) -> None:
     if stop is not None and stop.is_set():
         raise UnwantedError("the build has ended")
     # The parent was killed: nobody will commit what this worker makes, and the next build may be under way.

@@ -7,7 +7,7 @@ whole and in order, so uncompressed ones follow each other at one stride and rea
 from __future__ import annotations
 
 import importlib
-import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -182,8 +182,11 @@ def commit(path: Path, temporary: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Name of this process for an unfinished `path`: hidden, beside it, swept up by the next build."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Return a new name for an unfinished `path`: hidden, beside it, swept up by the next build.
+
+    Drawn, for two machines may give a process the same number, and one of them may be at work although it is thought lost.
+    """
+    return path.with_name(f".{path.name}.{secrets.randbits(63)}.tmp")
 
 
 def _packer(compression: Compression) -> Callable[[Any], bytes] | None:

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from skimage.color import rgb2lab
+from skimage.color import lab2rgb, rgb2lab
 
-from sbformat.colorimetry import CONVENTION, D65_WHITE, XYZ_FROM_RGB, lab_from_rgb, rgb_from_lab
+from sbformat.colorimetry import (
+    CONVENTION,
+    D65_WHITE,
+    XYZ_FROM_RGB,
+    lab_from_rgb,
+    linear_from_lab,
+    rgb_from_lab,
+    srgb_from_lab,
+)
 from sbformat.schema import LAB_RANGE
 
 #: CIE-Lab of sRGB primaries under D65 by the unrounded matrix, as published color calculators give them.
@@ -106,3 +114,19 @@ def test_any_leading_shape_is_converted() -> None:
 def test_the_convention_of_the_manifest_is_the_one_computed_with() -> None:
     assert CONVENTION["xyz_from_linear_rgb"] == XYZ_FROM_RGB.tolist()
     assert CONVENTION["white"] == D65_WHITE.tolist()
+
+
+def test_srgb_of_lab_agrees_with_scikit_image() -> None:
+    """To 1e-5: scikit-image rounds the two constants of CIE."""
+    lab = lab_from_rgb(cube(15))
+
+    assert np.abs(srgb_from_lab(lab) - lab2rgb(lab)).max() < 1e-5
+    assert np.abs(srgb_from_lab(lab) * 255 - cube(15)).max() < 1e-6
+
+
+def test_colors_of_the_gamut_have_linear_values_between_0_and_1_and_others_have_not() -> None:
+    inside, beyond = linear_from_lab(lab_from_rgb(cube(51))), linear_from_lab(np.array([[50.0, 120.0, 0.0]]))
+
+    assert inside.min() > -1e-9
+    assert inside.max() < 1 + 1e-9
+    assert beyond.min() < 0

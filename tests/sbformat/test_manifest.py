@@ -167,7 +167,7 @@ def test_an_edit_is_told_with_both_digests_and_a_way_out(tmp_path: Path) -> None
     written = manifest(tmp_path)
     written.write()
     path = written.root / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"listed": 200', '"listed": 201'))
+    path.write_text(path.read_text().replace('"listed":200', '"listed":201'))
 
     with pytest.raises(ManifestError, match=r"manifest\.json: its content has digest .*…, the file says .*--repair"):
         Manifest.read(path)

@@ -333,7 +333,7 @@ def test_a_manifest_with_another_value_is_restored_by_repair_in_every_color_spac
     whole = tree(Path("data_cache"))
     for name in ("rgb", "lab"):
         path = Path("data_cache", name, "manifest.json")
-        path.write_text(path.read_text().replace('"listed": 40', '"listed": 41'))
+        path.write_text(path.read_text().replace('"listed":40', '"listed":41'))
     found, mended, after = run("verify"), run("verify", "--repair"), run("verify")
 
     assert (found.exit_code, mended.exit_code, after.exit_code) == (3, 0, 0)

@@ -31,7 +31,10 @@ def config(**options: Any) -> BuildConfig:
         ({"workers": 0}, "0 workers, expected a count from 1, or -1 for one a core"),
         ({"workers": -2}, "-2 workers, expected a count from 1, or -1 for one a core"),
         ({"resize": "stretch"}, "resize 'stretch', expected one of crop, squash"),
-        ({"backend": "dask"}, "backend 'dask', expected one of loky, threading"),
+        ({"backend": "spark"}, "backend 'spark', expected one of loky, threading, dask, ray"),
+        ({"backend": "dask"}, "scheduler not given: backend dask needs its address, for example --scheduler tcp://"),
+        ({"backend": "dask", "scheduler": "login1"}, "scheduler login1: backend dask needs its address"),
+        ({"scheduler": "tcp://login1:8786"}, "scheduler tcp://login1:8786 with backend loky, expected backend dask or"),
         ({"compression": "gzip"}, "compression 'gzip', expected one of none, zstd"),
         (
             {"images_per_shard": 1 << 20, "target": TargetSpec(size=64)},
@@ -95,6 +98,7 @@ def test_an_option_that_decides_the_bytes_is_in_the_recipe(change: dict[str, Any
     [
         {"workers": 7},
         {"backend": "threading"},
+        {"backend": "dask", "scheduler": "tcp://login1:8786"},
         {"out": Path("elsewhere")},
         {"partition": (1, 3)},
         {"on_error": "fail"},

@@ -171,7 +171,7 @@ def test_a_flipped_bit_at_either_end_of_the_manifest_is_an_error(own: Manifest, 
 
 def test_a_manifest_with_another_value_says_damaged_or_edited_and_what_to_do(own: Manifest) -> None:
     path = own.root / "manifest.json"
-    path.write_text(path.read_text().replace('"listed": 75', '"listed": 74'))
+    path.write_text(path.read_text().replace('"listed":75', '"listed":74'))
 
     with pytest.raises(ManifestError, match=r"damaged or edited. Restore it .*: sbprep verify \S+ --repair"):
         Manifest.read(own.root)
@@ -238,7 +238,7 @@ def test_a_manifest_without_a_whole_copy_is_left_alone_and_the_cost_is_said(
 def test_a_set_of_another_schema_is_not_called_damaged(own: Manifest) -> None:
     for name in ("manifest.json", ".manifest.copy.json"):
         path = own.root / name
-        path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+        path.write_text(path.read_text().replace('"schema":1', '"schema":2'))
 
     with pytest.raises(SchemaVersionError, match=r"schema 2, this version reads 1. Install the version that wrote it"):
         mend_manifest(own.root)

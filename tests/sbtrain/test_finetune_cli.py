@@ -166,7 +166,7 @@ def test_reporting_the_images_of_pretraining_is_remarked(
         (("--hold-out", "0.6"), 2, "expected a share of 0 to 0.5"),
         (("--eval-split", "train"), 2, "a result on training images says nothing"),
         (("--split", "unlabeled"), 1, "has splits train, val, no unlabeled"),
-        (("--eval-split", "test"), 1, "no test. Choose with --split"),
+        (("--eval-split", "test"), 1, "no test. Choose another with --split"),
         (("--device", "cuda:9"), 2, "sees"),
         (("--protocol", "seed"), 2, "report"),
     ],

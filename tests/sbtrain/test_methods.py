@@ -11,9 +11,10 @@ from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
 from sbtrain.build import build_method, count_flops
 from sbtrain.config import PretrainConfig
-from sbtrain.corrupt import corrupt, uniform
+from sbtrain.corrupt import corrupt
 from sbtrain.data import Batch
 from sbtrain.inputs import Inputs
+from sbtrain.keyed import uniform
 from sbtrain.methods import Denoising, Method, SplitBrain
 from sbtrain.networks import HALVES
 

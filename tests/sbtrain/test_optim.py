@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sbformat.errors import ConfigError
 from sbtrain.guard import Guard
-from sbtrain.optim import build_optimizer, learning_rate
+from sbtrain.optim import build_optimizer, learning_rate, parameter_groups
 
 
 def rates(schedule: str, steps: int = 100, warmup: int = 0, decay: float = 0.1) -> list[float]:
@@ -44,14 +45,82 @@ def test_warm_up_rises_in_a_line() -> None:
     assert rates("constant", warmup=4)[:6] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
+def test_warm_up_begins_above_its_own_rate_and_ends_at_the_peak() -> None:
+    found = [learning_rate(step, 100, 10, 4.8, "cosine", 10, 0.1, warmup_lr=0.3) for step in range(12)]
+
+    assert found[:10] == pytest.approx([0.3 + 0.45 * (step + 1) for step in range(10)])
+    assert found[10] == 4.8
+    assert found[11] < 4.8
+
+
+def test_cosine_ends_at_the_rate_that_was_asked_for() -> None:
+    found = [learning_rate(step, 1000, 10, 4.8, "cosine", 0, 0.1, final_lr=0.0048) for step in range(1001)]
+
+    assert found[0] == 4.8
+    assert found[500] == pytest.approx((4.8 + 0.0048) / 2)
+    assert found[1000] == pytest.approx(0.0048)
+
+
+def test_cosine_by_epoch_is_cosine_at_the_start_of_each_epoch() -> None:
+    found, smooth = rates("cosine-by-epoch"), rates("cosine")
+
+    assert found == [smooth[step - step % 10] for step in range(100)]
+    assert rates("cosine-by-epoch", warmup=15)[15] == 1.0
+
+
+def naive_larc(
+    w: np.ndarray, g: np.ndarray, buffer: np.ndarray, lr: float, wd: float, momentum: float = 0.9
+) -> tuple[np.ndarray, np.ndarray]:
+    """One step of one tensor, as NVIDIA's apex writes it."""
+    of_w, of_g = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+    if of_w != 0 and of_g != 0:
+        g = (g + wd * w) * 0.001 * of_w / (of_g + wd * of_w + 1e-8)
+    buffer = momentum * buffer + g
+    return w - lr * buffer, buffer
+
+
+def test_larc_is_the_plain_twin_also_for_tensors_of_zeros() -> None:
+    """A fresh bias is all zero: its raw gradient is taken, without weight decay; from then on it is scaled as well."""
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(t) for t in (torch.randn(5, 3), torch.zeros(4), torch.randn(4), torch.randn(2, 2))]
+    optimizer = build_optimizer(parameters, "larc", 4.8, 0.01, 0.9, True)
+    twins = [(p.detach().double().numpy(), np.zeros(p.shape)) for p in parameters]
+
+    for number in range(4):
+        gradients = [torch.randn_like(p) * (i != 3 or number > 1) for i, p in enumerate(parameters)]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+        twins = [
+            naive_larc(w, gradient.double().numpy(), buffer, 4.8, 0.01)
+            for (w, buffer), gradient in zip(twins, gradients, strict=True)
+        ]
+
+    for parameter, (w, _) in zip(parameters, twins, strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_modules_of_constant_rate_are_a_group_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 1))
+    model[0].weight.requires_grad_(False)
+    alone = parameter_groups(model)
+    model[1].constant_lr = True  # type: ignore[assignment]
+
+    groups = parameter_groups(model)
+
+    assert [len(group["params"]) for group in alone] == [5]
+    assert [len(group["params"]) for group in groups] == [3, 2]
+    assert [group.get("constant_lr", False) for group in groups] == [False, True]
+
+
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected one of adam, adamw, sgd"):
+    with pytest.raises(ConfigError, match="expected one of adam, adamw, sgd, larc"):
         build_optimizer([nn.Parameter(torch.zeros(1))], "lion", 1.0, 0, 0, False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first-step", "later-step"])
 @pytest.mark.parametrize("fused", [True, False], ids=["on-the-device", "by-the-host"])
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "larc"])
 def test_a_step_that_is_not_finite_leaves_weights_moments_and_statistics(kind: str, fused: bool, first: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))

@@ -220,7 +220,7 @@ def test_a_run_folder_names_no_host_user_or_path(own_run: Path, shards: Path) ->
 
     assert str(shards) not in text
     assert set(json.loads((own_run / "config.json").read_text())) == {
-        "format", "version", "command", "preset", "config", "data", "versions",
+        "format", "version", "command", "preset", "config", "data", "code", "versions",
     }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ import torch
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest, open_manifest
+from sbtrain.bench_augment import augmenting
 from sbtrain.bench_peers import BATCH, DATASETS, PEERS
 from sbtrain.bench_rounds import Bar, comparison, ok, rounds, sampled
 from sbtrain.bench_steps import (
@@ -97,6 +98,7 @@ def run(plan: Plan) -> Iterator[str]:
         manifest = open_manifest(Path(folder))
         yield f"  shards     written in {time.perf_counter() - begun:.1f} s"
         yield from _loading(manifest, Path(folder), plan)
+        yield from augmenting(Path(folder) / "rgb", runtime, plan.repeats, plan.seconds)
         yield from _training(manifest, plan, runtime)
 
 

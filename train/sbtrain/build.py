@@ -6,11 +6,13 @@ import torch
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
-from sbtrain.config import PretrainConfig
+from sbtrain.config import AUGMENTATION, PretrainConfig
 from sbtrain.data import Cache, Loader, SplitReader, order_from_text, reside
 from sbtrain.flops import flops_per_image
 from sbtrain.inputs import Inputs
-from sbtrain.methods import Denoising, Method, SplitBrain
+from sbtrain.methods import Denoising, Method, SelfClassifier, SimSiam, SplitBrain
+from sbtrain.methods.views import Views
+from sbtrain.networks.backbones import build_backbone
 from sbtrain.runtime import Runtime
 
 
@@ -22,6 +24,8 @@ def build_method(config: PretrainConfig, manifest: Manifest) -> Method:
     ConfigError
         The config does not fit the shards.
     """
+    if config.method in AUGMENTATION:
+        return _of_views(config, manifest)
     inputs = Inputs(manifest, config.split, config.input, config.normalize)
     if config.method == "denoising":
         return Denoising(config.network, inputs, config.noise, config.noise_level, config.reconstruction, config.seed)
@@ -31,6 +35,18 @@ def build_method(config: PretrainConfig, manifest: Manifest) -> Method:
             f"more. Build larger images (sbprep build --image-size 96), or use --network resnet18"
         )
     return SplitBrain(config.network, manifest.target, inputs, config.loss)
+
+
+def _of_views(config: PretrainConfig, manifest: Manifest) -> SimSiam | SelfClassifier:
+    views = Views(manifest, config.augmentation or AUGMENTATION[config.method], config.view_size, config.seed)
+    backbone = build_backbone(config.network, views.sizes, config.zero_init)
+    if config.method == "simsiam":
+        return SimSiam(backbone, views, config.projector, config.stop_gradient, config.constant_predictor_lr)
+    return SelfClassifier(
+        backbone, views, head=config.head, classes=config.classes, classifier=config.classifier, prior=config.prior,
+        tau_row=config.tau_row, tau_col=config.tau_col, eps=config.eps, queue=config.queue,
+        queue_replace=config.queue_replace,
+    )  # fmt: skip
 
 
 def open_split(config: PretrainConfig, manifest: Manifest, method: Method) -> SplitReader:
@@ -44,7 +60,9 @@ def build_loader(config: PretrainConfig, reader: SplitReader, runtime: Runtime, 
     order = order_from_text(config.shuffle, rows, config.seed)
     if config.batch_size > rows:
         raise ConfigError(f"batch size {config.batch_size}, the split has {rows} images. Use a smaller --batch-size")
-    return Loader(reside(cache, reader, runtime.device), order, config.batch_size)
+    world = runtime.world
+    mine = world.places(config.batch_size, config.accumulate)
+    return Loader(reside(cache, reader, runtime.device, world.local_size), order, config.batch_size, mine)
 
 
 def count_flops(config: PretrainConfig, manifest: Manifest) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import sbformat
 from sbformat.errors import FormatError, SchemaVersionError
 from sbformat.manifest import fsync_path
+from sbtrain.ranks import World
 from sbtrain.tensor_files import load_tensors, save_tensors
 
 MANIFEST = "MANIFEST.json"
@@ -41,6 +42,8 @@ class Checkpoint:
     path: Path
     state: dict[str, Any]
     """Content of state.json: at least ``step``."""
+    read: Callable[[Path], dict[str, Tensor]] = load_tensors
+    """Reads its tensor files; of several ranks the first one reads for all."""
 
     @property
     def step(self) -> int:
@@ -55,7 +58,7 @@ class Checkpoint:
         CheckpointError
             Names or shapes differ.
         """
-        tensors = load_tensors(self.path / "model.safetensors")
+        tensors = self.read(self.path / "model.safetensors")
         own = model.state_dict()
         differ = sorted(set(tensors) ^ set(own)) or [k for k in own if own[k].shape != tensors[k].shape]
         if differ:
@@ -67,7 +70,7 @@ class Checkpoint:
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the moments into `optimizer`."""
-        tensors = load_tensors(self.path / "optim.safetensors")
+        tensors = self.read(self.path / "optim.safetensors")
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             number, field = name.split("/")
@@ -143,6 +146,22 @@ def latest(folder: Path, warn: Callable[[str], None], regular: bool = False) -> 
             f"{folder}: all {len(there)} checkpoints are damaged. Restore one, or begin anew in another --run-dir"
         )
     return None
+
+
+def latest_for_all(
+    world: World, folder: Path, warn: Callable[[str], None], regular: bool = False
+) -> Checkpoint | None:
+    """Return `latest` as the first rank finds it: the others see neither the folder nor what is wrong with it."""
+    found: list[Checkpoint | None] = []
+
+    def look() -> tuple[str, dict[str, Any]] | None:
+        found.append(whole := latest(folder, warn, regular))
+        return None if whole is None else (str(whole.path), whole.state)
+
+    about = world.on_first(look)
+    if about is None or world.size == 1:
+        return found[0] if found else None
+    return Checkpoint(Path(about[0]), about[1], world.tensors)
 
 
 def verify(path: Path) -> Checkpoint:

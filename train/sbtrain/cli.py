@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,13 @@ from sbtrain.__main__ import EXIT_INTERRUPTED
 COMMANDS = {
     "pretrain": ("sbtrain.pretrain_cli", "pretrain_command", "Pretrain a network on shards."),
     "finetune": ("sbtrain.finetune_cli", "finetune_command", "Few-shot classifiers on a pretrained network."),
+    "reconstruct": ("sbtrain.reconstruct_cli", "reconstruct_command", "Draw what a pretrained network predicts."),
+    "reproduce": ("sbtrain.reproduce_cli", "reproduce_command", "Run a published table from presets."),
+    "probe": ("sbtrain.probe_cli", "probe_command", "Judge each layer of a pretrained network as it is."),
+    "report": ("sbtrain.report_cli", "report_command", "One page from runs, beside what is published."),
+    "features": ("sbtrain.features_cli", "features_command", "Write features of a split to an HDF5 file."),
+    "bins": ("sbtrain.bins_cli", "bins_command", "Draw which colors the bins hold, and how many are used."),
+    "export": ("sbtrain.export_cli", "export_command", "Write an encoder as safetensors, ONNX and torch.export."),
     "bench": ("sbtrain.bench_cli", "bench_command", "Measure loader and training steps on this machine."),
     "presets": ("sbtrain.pretrain_cli", "presets_command", "List presets, or print every field of one."),
 }
@@ -30,6 +38,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name != "pretrain" and os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ:
+            raise click.UsageError(f"{cmd_name} is the work of one process. Start it without torchrun")
         module, name, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command

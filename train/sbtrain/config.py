@@ -6,22 +6,41 @@ A preset is a TOML file of these fields (`presets/`); the command line overrides
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sbformat.errors import ConfigError
+from sbtrain.augment import RECIPES
 from sbtrain.corrupt import Noise
 from sbtrain.inputs import Input, Normalize
 from sbtrain.methods.denoising import WIDTHS
+from sbtrain.methods.self_classifier import Prior
+from sbtrain.methods.simsiam import Projector
 from sbtrain.methods.split_brain import Loss
 from sbtrain.networks import HALVES
+from sbtrain.networks.backbones import check_name
+from sbtrain.networks.heads import ClassifierKind, class_counts, head_widths
 from sbtrain.optim import Optimizer, Schedule
 
-MethodName = Literal["split_brain", "denoising"]
+MethodName = Literal["split_brain", "denoising", "simsiam", "self_classifier"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["exact", "fast"]
+
+_IMAGE, _VIEWS = ("split_brain", "denoising"), ("simsiam", "self_classifier")
+#: Field that not every method has -> those that do.
+FIELDS_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("input", "normalize"), _IMAGE),
+    "loss": ("split_brain",),
+    **dict.fromkeys(("noise", "noise_level", "reconstruction"), ("denoising",)),
+    **dict.fromkeys(("augmentation", "view_size", "zero_init"), _VIEWS),
+    **dict.fromkeys(("projector", "stop_gradient", "constant_predictor_lr"), ("simsiam",)),
+    **dict.fromkeys(("head", "classes", "classifier", "prior", "tau_row", "tau_col", "eps"), ("self_classifier",)),
+    **dict.fromkeys(("queue", "queue_replace"), ("self_classifier",)),
+}
+#: Recipe of views where none is named.
+AUGMENTATION = {"simsiam": "simsiam_imagenet", "self_classifier": "dino_multicrop"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +55,8 @@ class PretrainConfig:
 
     method: MethodName = "split_brain"
     network: str = "simplenet"
-    """split_brain: name of the halves; denoising: ``autoencoder``, ``autoencoder-5`` or either with ``-bn``."""
+    """split_brain: name of the halves; denoising: ``autoencoder``, ``autoencoder-5`` or either with ``-bn``; simsiam and
+    self_classifier: a backbone, `sbtrain.networks.backbones`."""
     split: str = "unlabeled"
     input: Input = "stored"
     """What the network sees: stored levels, or those decoded back to Lab."""
@@ -47,6 +67,30 @@ class PretrainConfig:
     """denoising: how images are corrupted, and by how much."""
     noise_level: float = 0.05
     reconstruction: Literal["bce", "mse"] = "bce"
+    augmentation: str = ""
+    """simsiam, self_classifier: recipe of the views, `sbtrain.augment_recipes`; empty: the method's on ImageNet."""
+    view_size: int = 0
+    """Pixels of a side of the global views; local ones keep their share of it. 0: of the stored images."""
+    zero_init: bool = False
+    """ResNets: residual blocks begin as identities."""
+    projector: Projector = "three-layer"
+    """simsiam: layers of z; its predictor's follow."""
+    stop_gradient: bool = True
+    constant_predictor_lr: bool = True
+    head: str = "1hl"
+    """self_classifier: ``1hl``, ``2hl``, ``official``, ``v1``, or widths of linear layers such as ``4096-4096-128``."""
+    classes: str = "10"
+    """``10``; ``1000,2000`` for two classifiers, ``30x30`` for 30 of 30 classes. The first one is evaluated."""
+    classifier: ClassifierKind = "weight-norm"
+    prior: Prior = "uniform"
+    """Where classes are taken to be used alike."""
+    tau_row: float = 0.1
+    tau_col: float = 0.05
+    eps: float = 1e-8
+    queue: int = 0
+    """Embeddings that wait as nearest neighbors; 0: none."""
+    queue_replace: bool = False
+    """Replace first views' embeddings by their neighbors, not only log how near these are."""
     epochs: int = 11
     batch_size: int = 64
     accumulate: int = 1
@@ -58,8 +102,14 @@ class PretrainConfig:
     schedule: Schedule = "epoch-decay"
     decay: float = 0.1
     """epoch-decay: factor after every epoch."""
+    final_lr: float = 0.0
+    """cosine: learning rate at the end."""
     warmup: int = 0
     """Steps of linear rise before the schedule."""
+    warmup_epochs: int = 0
+    """Epochs of it, beside those steps."""
+    warmup_lr: float = 0.0
+    """Learning rate that the rise begins above."""
     clip: float = 0.0
     """Largest norm of the gradient; 0: any."""
     shuffle: str = "exact"
@@ -82,14 +132,14 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), hint)
-        if self.method == "split_brain" and self.network not in HALVES:
-            raise ConfigError(f"network {self.network!r}{_suggestion(self.network, HALVES)}")
-        if self.method == "denoising" and self.network.removesuffix("-bn") not in WIDTHS:
-            raise ConfigError(f"network {self.network!r} of the denoising method{_suggestion(self.network, WIDTHS)}")
-        for name in ("epochs", "batch_size", "accumulate", "lr", "decay", "bad_steps"):
+        self._check_network()
+        for name in ("epochs", "batch_size", "accumulate", "lr", "decay", "bad_steps", "tau_row", "tau_col", "eps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected more than 0")
-        for name in ("weight_decay", "momentum", "warmup", "clip", "limit", "rollbacks"):
+        for name in (
+            "weight_decay", "momentum", "warmup", "warmup_epochs", "warmup_lr", "final_lr", "clip", "limit", "rollbacks",
+            "view_size", "queue",
+        ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected 0 or more")
         if self.batch_size % self.accumulate:
@@ -99,6 +149,34 @@ class PretrainConfig:
         if self.method == "denoising" and self.normalize != "unit":
             raise ConfigError(
                 f"normalize {self.normalize}, but denoising compares levels of [0, 1]. Use --normalize unit"
+            )
+        if self.method in AUGMENTATION:
+            self._check_views()
+
+    def _check_network(self) -> None:
+        if self.method in AUGMENTATION:
+            check_name(self.network)
+        elif self.method == "split_brain" and self.network not in HALVES:
+            raise ConfigError(f"network {self.network!r}{_suggestion(self.network, HALVES)}")
+        elif self.method == "denoising" and self.network.removesuffix("-bn") not in WIDTHS:
+            raise ConfigError(f"network {self.network!r} of the denoising method{_suggestion(self.network, WIDTHS)}")
+
+    def _check_views(self) -> None:
+        if self.augmentation and self.augmentation not in RECIPES:
+            raise ConfigError(f"augmentation {self.augmentation!r}{_suggestion(self.augmentation, RECIPES)}")
+        head_widths(self.head)
+        C, images = class_counts(self.classes)[0], self.batch_size // self.accumulate
+        if self.method == "self_classifier" and images < C:
+            raise ConfigError(
+                f"{images} images in a {'micro-' if self.accumulate > 1 else ''}batch, {C} classes: with fewer images than "
+                f"classes no class can be used alike. Use --batch-size {C * self.accumulate} or, better, ten times that, "
+                f"or fewer --classes"
+            )
+        if self.queue_replace and not self.queue:
+            raise ConfigError("queue_replace, but there is no queue. Give its length: --queue 1000")
+        if self.batch_size // self.accumulate < 2:
+            raise ConfigError(
+                f"{self.batch_size // self.accumulate} image in a batch: BatchNorm needs 2. Use a larger --batch-size"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -119,6 +197,32 @@ class PretrainConfig:
             if name not in known:
                 raise ConfigError(f"field {name!r}{_suggestion(name, known)}")
         return cls(**data)
+
+
+def check_fields(given: Mapping[str, Any], explicit: Iterable[str]) -> None:
+    """Refuse fields that the method does not have, so that nobody waits for an effect of them.
+
+    Parameters
+    ----------
+    given : mapping
+        Fields of a config; those of a preset may have their default.
+    explicit : iterable of str
+        Names given as options, which may not.
+
+    Raises
+    ------
+    ConfigError
+        With the methods that have it.
+    """
+    explicit = set(explicit)
+    defaults = {field.name: field.default for field in fields(PretrainConfig)}
+    method = given.get("method", defaults["method"])
+    for name, methods in FIELDS_OF.items():
+        if name in given and method not in methods and (name in explicit or given[name] != defaults[name]):
+            raise ConfigError(
+                f"{name} {given[name]!r}, but method {method} has no such field: it belongs to {' and '.join(methods)}. "
+                f"Leave it out, or use --method {methods[0]}"
+            )
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

@@ -105,6 +105,8 @@ class Loader:
     order : Order
     batch_size : int
         Every batch has this size; the remainder of an epoch is left out, another one in each epoch.
+    mine : int64 (n,), optional
+        Places in a batch of the rows that this process reads, where several share it; by default all.
 
     Raises
     ------
@@ -112,15 +114,16 @@ class Loader:
         The split holds fewer rows than a batch.
     """
 
-    def __init__(self, residence: Residence, order: Order, batch_size: int) -> None:
+    def __init__(self, residence: Residence, order: Order, batch_size: int, mine: Rows | None = None) -> None:
         if batch_size > order.rows:
             raise ConfigError(f"batch size {batch_size}, the split has {order.rows} images. Use a smaller --batch-size")
         self.residence, self.order, self.batch_size = residence, order, batch_size
         self.steps_per_epoch = order.rows // batch_size
+        self._mine = np.arange(batch_size) if mine is None else mine
         self.waiting = Waiting()
 
     def rows_of(self, step: int) -> Rows:
-        """Return the row numbers (B,) of global step `step`: all that a resumed run needs to know."""
+        """Return the row numbers (B,) of global step `step`, of all processes: all that a resumed run needs to know."""
         epoch, inside = divmod(step, self.steps_per_epoch)
         places = np.arange(inside * self.batch_size, (inside + 1) * self.batch_size)
         return self.order.at(epoch, places)
@@ -182,7 +185,7 @@ class Loader:
         while step < stop:
             epoch, inside = divmod(step, self.steps_per_epoch)
             steps = min(stop - step, self.steps_per_epoch - inside, max(1, ORDER_BLOCK // self.batch_size))
-            places = np.arange(inside * self.batch_size, (inside + steps) * self.batch_size)
-            for rows in self.order.at(epoch, places).reshape(steps, self.batch_size):
+            places = (np.arange(inside, inside + steps)[:, None] * self.batch_size + self._mine).reshape(-1)
+            for rows in self.order.at(epoch, places).reshape(steps, -1):
                 yield epoch, rows
             step += steps

@@ -13,14 +13,14 @@ import click
 
 from sbformat.schema import SPLITS
 from sbtrain.__main__ import EXIT_INTERRUPTED
+from sbtrain.chosen import chosen_rows
 from sbtrain.finetune import finetune, remarks
 from sbtrain.finetune_config import FinetuneConfig, samples_from_text, samples_text
 from sbtrain.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.fitting import Interrupted
-from sbtrain.pretrained import Pretrained, open_pretrained
+from sbtrain.pretrained import Pretrained, hold_pretrained
 from sbtrain.progress import ProgressPrinter
-from sbtrain.run_folder import read_run
-from sbtrain.runtime import EXIT_REQUEUE, RunError, Runtime, StopRequest, only_one, set_up
+from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,31 +48,44 @@ FIELD_HELP = {
     "precision": "auto: bfloat16 where the device has instructions for it.",
     "split": "Images to learn from.",
     "eval_split": "Images to report; they choose nothing.",
+    "eval_limit": "Report this many of them, always the same; 0: all.",
 }
 
 
-def _field_options(function: F) -> F:
-    hints = get_type_hints(FinetuneConfig)
-    for field in reversed(fields(FinetuneConfig)):
-        flag, hint, default = "--" + field.name.replace("_", "-"), hints[field.name], field.default
-        settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
-        if field.name == "samples_per_class":
-            text = ",".join(samples_text(k) for k in FinetuneConfig.samples_per_class)
-            settings = {"default": text, "show_default": True}
-        elif field.name in ("split", "eval_split"):
-            settings["type"] = click.Choice(SPLITS)
-        elif get_origin(hint) is Literal:
-            settings["type"] = click.Choice(get_args(hint))
-        elif field.name == "standardize":
-            flag, settings = f"{flag}/--no-standardize", {"default": True, "show_default": True}
-        elif hint is bool:
-            settings = {"is_flag": True}
-        elif field.name == "layer":
-            settings = {"metavar": "NAME"}
-        elif field.name == "pool":
-            settings["metavar"] = "S"
-        function = click.option(flag, field.name, help=FIELD_HELP[field.name], **settings)(function)
-    return function
+def field_options(config: type[Any], helps: dict[str, str]) -> Callable[[F], F]:
+    """Return a decorator that gives a command an option for each field of a config, its help by the field's name."""
+
+    def decorate(function: F) -> F:
+        for field in reversed(fields(config)):
+            flag, settings = _option(field.name, get_type_hints(config)[field.name], field.default)
+            function = click.option(flag, field.name, help=helps[field.name], **settings)(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str, hint: Any, default: Any) -> tuple[str, dict[str, Any]]:
+    flag = "--" + name.replace("_", "-")
+    settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
+    if name == "samples_per_class":
+        return flag, {"default": ",".join(map(samples_text, default)), "show_default": True}
+    if name == "layers":
+        return flag, {"default": ",".join(default), "metavar": "NAMES"}
+    if name == "labels_per_class":
+        return flag, {"default": samples_text(default), "show_default": True, "metavar": "N"}
+    if name == "standardize":
+        return f"{flag}/--no-standardize", {"default": True, "show_default": True}
+    if hint is bool:
+        return flag, {"is_flag": True}
+    if name in ("split", "eval_split"):
+        settings["type"] = click.Choice(SPLITS)
+    elif get_origin(hint) is Literal:
+        settings["type"] = click.Choice(get_args(hint))
+    elif name == "layer":
+        settings = {"metavar": "NAME"}
+    elif name == "pool":
+        settings["metavar"] = "S"
+    return flag, settings
 
 
 EXAMPLE = """\b
@@ -84,7 +97,7 @@ Example:
 @click.command("finetune", epilog=EXAMPLE)
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
 @click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
-@_field_options
+@field_options(FinetuneConfig, FIELD_HELP)
 @click.option("--compare", is_flag=True, help="Pretrained and from scratch on the same draws, in one table.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def finetune_command(run_dir: Path, shards: Path, compare: bool, device: str, **options: Any) -> None:
@@ -114,6 +127,7 @@ def finetune_command(run_dir: Path, shards: Path, compare: bool, device: str, **
     shots = [result.shots() for result in results]
     click.echo(comparison_table(*shots) if compare else table(shots[0]))
     classes, images = len(pretrained.manifest.label_names), pretrained.manifest.splits[config.eval_split].images
+    images = len(chosen_rows(images, config.eval_limit))
     click.echo(f"\n{caption(config, images, classes)}")
 
 
@@ -125,22 +139,12 @@ def _run(
     stop: StopRequest,
     say: Callable[[str], None],
 ) -> tuple[Pretrained, list[ResultFile]]:
-    read_run(run_dir)  # before the lock makes a folder
-    try:
-        with only_one(run_dir):
-            pretrained = open_pretrained(run_dir, shards, configs[0].split, say)
-            weights = pretrained.record["checkpoint"]
-            say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
-            if not (run_dir / "results" / "pretrain.json").exists():
-                say("  its pretraining is not finished: these are the weights of that step")
-            say(f"  {runtime.describe()}, mode exact")
-            for remark in remarks(pretrained, configs[0]):
-                say(remark)
-            results = []
-            for config in configs:
-                result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)
-                say(f"{result.path}: all {config.draws * len(config.samples_per_class)} fits are there")
-                results.append(result)
-    except OSError as error:
-        raise RunError(f"{run_dir}: cannot be written or read ({error}). Finished fits are in its results/") from error
+    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
+        for remark in remarks(pretrained, configs[0]):
+            say(remark)
+        results = []
+        for config in configs:
+            result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)
+            say(f"{result.path}: all {config.draws * len(config.samples_per_class)} fits are there")
+            results.append(result)
     return pretrained, results

@@ -11,7 +11,7 @@ from sbtrain.few_shot import ALL, Protocol, held_count
 from sbtrain.optim import Optimizer, Schedule
 
 Head = Literal["random", "ridge"]
-_LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2}
+_LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2, "eval_limit": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class FinetuneConfig:
     precision: Precision = "auto"
     split: str = "train"
     eval_split: str = "val"
+    eval_limit: int = 0
+    """Report this many images of `eval_split`, the same ones always, for networks that are slow; 0: all."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():

@@ -6,7 +6,6 @@ the fits that it has done before, and more samples or draws go into the same fil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from sbformat.manifest import json_digest
 from sbtrain.few_shot import ALL, Interval, interval
 from sbtrain.finetune_config import FinetuneConfig, samples_text
-from sbtrain.run_folder import write_result
+from sbtrain.run_folder import kept_result, write_result
 from sbtrain.runtime import RunError
 
 FORMAT = "sbtrain-finetune"
@@ -94,18 +93,19 @@ class ResultFile:
         self._head = {"format": FORMAT, "version": VERSION, "config": fields, **about}
         self.name = f"{config.name}-{json_digest(self._head)[:8]}"
         self.path = run_dir / "results" / f"{self.name}.json"
+        self._confusion: dict[str, Any] | None = None
         self._fits = {(fit.samples, fit.draw): fit for fit in self._read()}
-        for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a killed process
-            left.unlink()
 
     def missing(self) -> list[tuple[int, int]]:
         """Return (samples, draw) of what the config asks for and is not there: one draw after the other."""
         asked = [(k, draw) for draw in range(self.config.draws) for k in self.config.samples_per_class]
         return [key for key in asked if key not in self._fits]
 
-    def add(self, fit: Fit) -> None:
-        """Take in one fit, and write the file."""
+    def add(self, fit: Fit, confusion: dict[str, Any]) -> None:
+        """Take in one fit, and write the file, which keeps the confusion of the newest fit on most samples."""
         self._fits[fit.samples, fit.draw] = fit
+        if fit.samples == max(self._fits, key=_most)[0]:
+            self._confusion = {"samples_per_class": samples_text(fit.samples), "draw": fit.draw, **confusion}
         write_result(self._run_dir, self.name, self.to_json())
 
     def shots(self) -> list[Shot]:
@@ -118,18 +118,22 @@ class ResultFile:
         fits = sorted(self._fits.values(), key=lambda fit: (fit.samples == ALL, fit.samples, fit.draw))
         numbers = dict.fromkeys(fit.samples for fit in fits)
         shots = [Shot(tuple(fit for fit in fits if fit.samples == k)) for k in numbers]
-        return {**self._head, "results": [shot.to_json() for shot in shots], "fits": [asdict(fit) for fit in fits]}
+        # Files written before there was a confusion have none.
+        confusion = {} if self._confusion is None else {"confusion": self._confusion}
+        results = {"results": [shot.to_json() for shot in shots], "fits": [asdict(fit) for fit in fits]}
+        return {**self._head, **results, **confusion}
 
     def _read(self) -> list[Fit]:
+        data = kept_result(self.path, self._head)
+        self._confusion = data.get("confusion")
         try:
-            data = json.loads(self.path.read_bytes())
-            if {name: data[name] for name in self._head} != self._head:
-                raise ValueError("it is of another config")
             return [Fit(**fit) for fit in data["fits"]]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except TypeError as error:
             raise RunError(f"{self.path}: not a result of this command ({error}). Move it away") from error
+
+
+def _most(key: tuple[int, int]) -> tuple[bool, int]:
+    return key[0] == ALL, key[0]
 
 
 def table(shots: Sequence[Shot]) -> str:
@@ -152,7 +156,8 @@ def caption(config: FinetuneConfig, images: int, classes: int) -> str:
     """Return the sentence below a table: what the numbers are."""
     draws = f"mean ± 95 % interval of {config.draws} draws" if config.draws > 1 else "one draw"
     kind = "as many images, of any class" if config.protocol == "report" else "exactly as many of each class"
-    return f"{images:,} images of {config.eval_split}, {classes} classes, chance {100 / classes:.3g} %; {draws}, {kind}"
+    part = " (always the same part of it)" if config.eval_limit else ""
+    return f"{images:,} images of {config.eval_split}{part}, {classes} classes, chance {100 / classes:.3g} %; {draws}, {kind}"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

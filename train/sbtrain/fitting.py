@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sbtrain.confusion import Confusion
 from sbtrain.data import Batch, Order, Rows
 from sbtrain.few_shot import hold_out
 from sbtrain.finetune_config import FinetuneConfig
@@ -155,9 +156,13 @@ class Fitter:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, source: Source, runtime: Runtime, interrupted: Callable[[], bool] = lambda: False
+    model: nn.Module,
+    source: Source,
+    runtime: Runtime,
+    interrupted: Callable[[], bool] = lambda: False,
+    confusion: Confusion | None = None,
 ) -> tuple[float, float]:
-    """Return the shares of all rows whose class is the best, and is among the best five.
+    """Return the shares of all rows whose class is the best, and is among the best five; count into `confusion`.
 
     Raises
     ------
@@ -172,6 +177,8 @@ def evaluate(
         with runtime.autocast():
             logits = model(batch)
         counts += top_counts(logits, batch["label"].long())
+        if confusion is not None:
+            confusion.add(logits.argmax(dim=1), batch["label"].long())
     top1, top5 = counts.tolist()
     return top1 / len(source.labels), top5 / len(source.labels)
 

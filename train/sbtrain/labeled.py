@@ -5,6 +5,7 @@ Axes: B images of a batch, N images of the split, D features.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sbformat.errors import ConfigError, ShardError
 from sbformat.manifest import Manifest
-from sbtrain.data import Batch, Rows, SplitReader, reside
+from sbtrain.data import Batch, Cache, Rows, SplitReader, reside
 from sbtrain.progress import bytes_text
 from sbtrain.reader import read_checked
 from sbtrain.residence import DEVICE_SHARE, host_memory
@@ -48,6 +49,8 @@ class Labeled:
     datasets : tuple of str
         What a batch brings beside ``label``.
     device : torch.device
+    cache : {"auto", "device", "host", "mmap"}
+        Where the images wait; ``mmap`` of compressed shards: in host memory.
 
     Raises
     ------
@@ -57,16 +60,18 @@ class Labeled:
         Its labels are attributes.
     """
 
-    def __init__(self, manifest: Manifest, split: str, datasets: tuple[str, ...], device: torch.device) -> None:
+    def __init__(
+        self, manifest: Manifest, split: str, datasets: tuple[str, ...], device: torch.device, cache: Cache = "auto"
+    ) -> None:
         self._reader = SplitReader(manifest, split, (*datasets, "label"))
         if manifest.splits[split].label_kind != "class":
             self._reader.close()
             raise ConfigError(
                 f"{manifest.root}: split {split} has {len(manifest.label_names)} attributes an image, expected one "
-                f"class. Fine-tuning on attributes is not supported: build shards with class labels"
+                f"class. Classifiers of attributes are not supported: build shards with class labels"
             )
         self.labels = self._read_labels(manifest)
-        self._residence = reside("auto", self._reader, device)
+        self._residence = reside("host" if cache == "mmap" and self._reader.compressed else cache, self._reader, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +104,7 @@ class Features:
 
     Parameters
     ----------
-    images : Labeled
+    images : Source
     rows : int64 (n,)
         The rows that will be asked for, in any order.
     encode : callable
@@ -112,7 +117,7 @@ class Features:
         They do not fit into memory.
     """
 
-    def __init__(self, images: Labeled, rows: Rows, encode: Callable[[Batch], Tensor], runtime: Runtime) -> None:
+    def __init__(self, images: Source, rows: Rows, encode: Callable[[Batch], Tensor], runtime: Runtime) -> None:
         self.labels = images.labels
         self._rows, self._device = np.unique(rows), runtime.device
         self._features = torch.empty(0)
@@ -123,12 +128,22 @@ class Features:
                 self._features = _room_for(len(self._rows), found.shape[1], runtime.device)
             self._features[start : start + len(found)].copy_(found)
 
+    def columns(self, first: int, beyond: int) -> Features:
+        """Return the same rows with features [first, beyond) alone; nothing is copied."""
+        part = copy.copy(self)
+        part._features = self._features[:, first:beyond]
+        return part
+
+    def table(self, rows: Rows) -> Tensor:
+        """Return the features of `rows` (n,), float32 (n, D) of their own, on the device."""
+        places = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._features.device)
+        return self._features.index_select(0, places).to(self._device)
+
     def batch(self, rows: Rows) -> Batch:
         """Return the features of `rows` (B,) on the device, and their labels."""
         # From pageable memory, which waits for the device: features lie in host memory only where they do not fit on the
         # device, and a step on them is one linear layer, so nobody would gain from pinning.
-        places = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._features.device)
-        feature = self._features.index_select(0, places).to(self._device)
+        feature = self.table(rows)
         label = torch.from_numpy(self.labels[rows]).to(self._device)
         return Batch(torch.from_numpy(rows).to(self._device), {"feature": feature, "label": label})
 
@@ -148,6 +163,6 @@ def _room_for(rows: int, features: int, device: torch.device) -> Tensor:
     if size > FEATURE_SHARE * host_memory():
         raise ConfigError(
             f"{features:,} features of {rows:,} images are {bytes_text(size)}, {bytes_text(host_memory())} of memory are "
-            f"there. Average them: --pool 1 or another small number"
+            f"there. Take fewer: --pool 1 or another small number, in sbtrain probe a smaller --dimensions"
         )
     return torch.empty((rows, features))

@@ -12,7 +12,8 @@ from sbtrain.config import PretrainConfig
 from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
 from sbtrain.methods import Method
-from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
+from sbtrain.metrics import Line, MetricsFile, NoMetrics, Stopwatch, Totals
+from sbtrain.monitor import Monitor, MonitorConfig
 from sbtrain.optim import learning_rate
 from sbtrain.retention import prune
 from sbtrain.runtime import RunError, Runtime, StopRequest
@@ -33,6 +34,8 @@ class Habits:
     """End, resumably, when this many steps are done in all."""
     graphs: bool = False
     """Replay steps as CUDA graphs."""
+    monitor: MonitorConfig | None = None
+    """Look at the features now and then."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def train(
     say: Callable[[str], None],
     progress: Progress,
     flops: tuple[float | None, float | None] = (None, None),
+    monitor: Monitor | None = None,
 ) -> Ended:
     """Train `method` from its newest checkpoint, or from the start, to the end or to a signal.
 
@@ -79,6 +83,8 @@ def train(
     ----------
     flops : tuple
         FLOPs of an image, and the device's peak in FLOP/s; for the log alone.
+    monitor : Monitor, optional
+        Looks at the features, for the log alone.
 
     Raises
     ------
@@ -90,9 +96,10 @@ def train(
         The very first checkpoint cannot be written.
     """
     steps = config.epochs * loader.steps_per_epoch
-    folder = run_dir / "checkpoints"
+    warmup = config.warmup + config.warmup_epochs * loader.steps_per_epoch
+    folder, world = run_dir / "checkpoints", runtime.world
     learn = (GraphedStep if habits.graphs else Step)(config, method, runtime)
-    guard, totals = learn.guard, learn.totals
+    guard, totals, monitor = learn.guard, learn.totals, monitor or Monitor()
     watch = Stopwatch(config.batch_size, loader.waiting, runtime.device, *flops)
     line_mark: list[float] = []  # readings of `totals` at the last line and at the last regular checkpoint
     save_mark: list[float] = []
@@ -110,6 +117,8 @@ def train(
             "totals": marks, "bad": guard.in_row, "shift": shift, "rollbacks": rollbacks, "loss": loss,
             "regular": regular,
         }  # fmt: skip
+        if not world.first:
+            return
         metrics.sync()
         checkpoint.save(folder, step, method, learn.optimizer, state)
         prune(folder, step, habits.keep_last, habits.keep_best)
@@ -122,7 +131,7 @@ def train(
 
     def restore(regular: bool = False) -> int | None:
         nonlocal line_mark, save_mark, shift, rollbacks
-        found = checkpoint.latest(folder, say, regular)
+        found = checkpoint.latest_for_all(world, folder, say, regular)
         if found is None:
             return None
         found.load_model(method)
@@ -136,22 +145,23 @@ def train(
 
     resumed = restore()
     step = resumed or 0
-    metrics = MetricsFile(run_dir, step, say)
+    metrics = MetricsFile(run_dir, step, say) if world.first else NoMetrics()
     if resumed is None:
         save(regular=True)  # a disk that cannot take it is found out now, and a rollback has somewhere to go
     else:
         say(f"going on from step {step:,} of {steps:,}")
-    saved = step
+    saved, asked = step, None
     batches = loader.batches(step + shift, steps + shift)
     method.train()
     watch.restart()
     try:
-        while step < steps and stop.signal is None and step != habits.stop_after:
+        while step < steps and (asked := world.stopping(stop.signal)) is None and step != habits.stop_after:
             # ------------------------------------------------------------------------------------------ one step
             batch = next(batches)
             lr = learning_rate(
-                step, steps, loader.steps_per_epoch, config.lr, config.schedule, config.warmup, config.decay
-            )
+                step, steps, loader.steps_per_epoch, config.lr, config.schedule, warmup, config.decay,
+                config.warmup_lr, config.final_lr,
+            )  # fmt: skip
             learn(batch, lr)
             watch.tick()
             step += 1
@@ -160,7 +170,8 @@ def train(
             if trouble := _trouble(learn, step, steps, config.bad_steps, saving):
                 where, rolled, skipped = step, rollbacks + 1, shift
                 step = restore(regular=True) or 0
-                prune(folder, step, habits.keep_last, habits.keep_best)  # those within the bad stretch
+                if world.first:
+                    prune(folder, step, habits.keep_last, habits.keep_best)  # those within the bad stretch
                 if rolled > config.rollbacks:
                     raise RunError(_given_up(where, trouble, config.rollbacks, folder))
                 # Another stretch of data: with the same one it would happen again, for ever.
@@ -176,8 +187,8 @@ def train(
                 watch.restart()
                 saved = step
                 continue
-            if step % habits.log_every == 0 or step == steps:
-                line = _line(step, steps, lr, loader, totals, line_mark, watch)
+            if step % habits.log_every == 0 or step == steps or monitor.due(step, steps):
+                line = monitor.add(method, _line(step, steps, lr, loader, totals, line_mark, watch))
                 line_mark = totals.read()
                 metrics.append(line)
                 progress.show(line)
@@ -194,7 +205,7 @@ def train(
     finally:
         batches.close()
         metrics.close()
-    return Ended(step, steps, stop.signal, went_back)
+    return Ended(step, steps, asked or stop.signal, went_back)
 
 
 def _line(

@@ -214,6 +214,22 @@ class MetricsFile:
         self._say(f"{self._folder / NAME}: {error}. No more of them in this session; the next one writes them all anew")
 
 
+class NoMetrics:
+    """Stands where `MetricsFile` would on ranks that write nothing."""
+
+    def cut(self, after: int) -> None:
+        """Drop nothing."""
+
+    def append(self, line: Line) -> None:
+        """Write nothing."""
+
+    def sync(self) -> None:
+        """Wait for nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(text) if text.endswith(b"\n") else None

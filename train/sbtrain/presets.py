@@ -1,4 +1,7 @@
-"""Presets: TOML files of config fields, ``report/...`` what the reports' code did and ``modern/...`` our own recipes."""
+"""Presets: TOML files of config fields.
+
+``report/...``: what the reports' code did; ``paper/...``: the original papers; ``modern/...``: our own recipes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES
-from sbtrain.config import PretrainConfig
+from sbtrain.config import FIELDS_OF, PretrainConfig, check_fields
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ class Preset:
     def config(self) -> PretrainConfig:
         """The fields over the defaults."""
         return PretrainConfig.from_json(self.fields)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Every field that its method has."""
+        config = self.config
+        return {
+            name: v for name, v in config.to_json().items() if config.method in FIELDS_OF.get(name, (config.method,))
+        }
 
 
 def preset_names() -> list[str]:
@@ -65,6 +76,7 @@ def load_preset(name: str) -> Preset:
             raise ConfigError(f"colorspace {colorspace!r}, expected one of {', '.join(COLORSPACES)}")
         preset = Preset(name, about, colorspace, data)
         _ = preset.config
+        check_fields(data, ())
     except (tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"preset {name}: {error}") from error
     return preset
@@ -73,7 +85,10 @@ def load_preset(name: str) -> Preset:
 def resolve(preset: str | None, overrides: dict[str, Any]) -> tuple[PretrainConfig, Preset | None]:
     """Return the config of a preset, or of the defaults, with some fields set otherwise."""
     chosen = None if preset is None else load_preset(preset)
-    return PretrainConfig.from_json({**(chosen.fields if chosen else {}), **overrides}), chosen
+    given = {**(chosen.fields if chosen else {}), **overrides}
+    config = PretrainConfig.from_json(given)
+    check_fields(given, overrides)
+    return config, chosen
 
 
 def _own_file(path: Path) -> str:

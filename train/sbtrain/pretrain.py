@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+import sbformat
+from sbformat.errors import ConfigError
+from sbformat.manifest import Manifest, json_digest, open_manifest, prepared_colorspaces
 from sbformat.schema import Colorspace
 from sbtrain import checkpoint
 from sbtrain.build import build_loader, build_method, count_flops, open_split
@@ -21,11 +24,15 @@ from sbtrain.flops import peak_flops
 from sbtrain.graphs import refuse
 from sbtrain.loop import Ended, Habits, Progress, train
 from sbtrain.methods import Method
+from sbtrain.monitor import build_monitor
 from sbtrain.networks import parameter_count
 from sbtrain.optim import MOMENTS
-from sbtrain.progress import bytes_text
+from sbtrain.progress import NoProgress, bytes_text
+from sbtrain.ranks import ALONE, World, from_environment
+from sbtrain.residence import nearest
 from sbtrain.run_folder import CONFIG_NAME, data_record, open_run, read_run, write_result
 from sbtrain.runtime import RunError, Runtime, StopRequest, only_one, set_up
+from sbtrain.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,7 @@ class Request:
     run_dir: Path | None = None
     device: str = "auto"
     cache: Cache = "auto"
+    stage: Path | None = None
     verify: bool = False
     habits: Habits = field(default_factory=Habits)
 
@@ -51,6 +59,8 @@ class Parts:
     runtime: Runtime
     method: Method
     reader: SplitReader
+    cache: Cache
+    """Where the images will wait; not ``auto``."""
     flops: tuple[float | None, float | None]
 
 
@@ -67,35 +77,86 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
     SplitbrainError
         Shards, options or the run folder do not allow it, or the run failed.
     """
-    parts = prepare(request)
-    run_dir = request.run_dir or Path("runs") / default_name(request, parts.manifest)
-    with only_one(run_dir):
+    world = from_environment()
+    refuse_several(request, world)
+    tell = _told_by_machine(world, say)
+    if not world.first:
+        say, progress = _say_nothing, NoProgress()
+    with world.joined(world.device(request.device)), ExitStack() as stack:
+        parts = world.together(lambda: prepare(request, world))
+        stack.callback(parts.reader.close)
         config, data = request.config, data_record(parts.manifest, request.config.split)
-        if open_run(run_dir, config, data, request.preset):
-            say(f"{run_dir} holds this run" + _other_torch(run_dir))
-        if request.verify:
-            verify(parts.reader)
-        check_room(run_dir, parts.method, config, request.habits)
-        loader = build_loader(config, parts.reader, parts.runtime, request.cache)
+        world.compare(_what_must_agree(request, data, parts.runtime))
+        run_dir = request.run_dir or Path("runs") / default_name(request, parts.manifest)
+
+        def begin() -> None:
+            stack.enter_context(only_one(run_dir))
+            if open_run(run_dir, config, data, request.preset):
+                say(f"{run_dir} holds this run" + _other_torch(run_dir))
+            if request.verify:
+                verify(parts.reader)
+            check_room(run_dir, parts.method, config, request.habits)
+
+        world.on_first(begin)
+        if request.stage is not None:
+            stage = world.together(
+                lambda: Stage(request.stage or Path(), parts.manifest, config.split, data["digest"], parts.reader, tell)
+            )
+            if parts.cache == "mmap":
+                stack.enter_context(stage.beside())
+            else:  # everything is read before the first step: from the slow disk once, for all processes of the machine
+                stage.try_to_fill(lambda: stop.signal is not None)
+        loader = world.together(lambda: build_loader(config, parts.reader, parts.runtime, parts.cache))
         say(describe(request, parts.manifest, parts.runtime, parts.method, loader))
+        asked, per_epoch = request.habits.monitor, loader.steps_per_epoch
+        monitor = world.together(
+            lambda: build_monitor(asked, parts.manifest, parts.method, parts.runtime, per_epoch, say)
+        )
+        stack.callback(monitor.close)
         try:
             ended = train(
-                config, parts.method, loader, run_dir, parts.runtime, request.habits, stop, say, progress, parts.flops
-            )
-            if ended.complete:
+                config, parts.method, loader, run_dir, parts.runtime, request.habits, stop, say, progress, parts.flops,
+                monitor,
+            )  # fmt: skip
+            if ended.complete and world.first:
                 write_result(run_dir, "pretrain", summarize(run_dir, ended, request, parts))
         except OSError as error:
             raise RunError(f"{run_dir}: cannot be written ({error}). Make room or choose another --run-dir") from error
-        finally:
-            parts.reader.close()
     return run_dir, ended
+
+
+def refuse_several(request: Request, world: World) -> None:
+    """Raise where several ranks cannot do what was asked for.
+
+    Raises
+    ------
+    ConfigError
+        With the reason.
+    """
+    world.places(request.config.batch_size, request.config.accumulate)
+    for name, asked in (("compile", request.config.compile), ("graphs", request.habits.graphs)):
+        if asked and world.size > 1:
+            raise ConfigError(f"{name} with {world.size} ranks has not been tried. Leave --{name} out, or use one rank")
+
+
+def _what_must_agree(request: Request, data: dict[str, Any], runtime: Runtime) -> dict[str, tuple[str, str]]:
+    options = json_digest({**request.config.to_json(), **asdict(request.habits), "run_dir": str(request.run_dir)})
+    version = "Install the same version everywhere"
+    return {
+        "prepared images (digest)": (data["digest"], "Give every machine the same --shards, or copy them anew"),
+        "options (digest)": (options, "Start every rank with the same command"),
+        "sbtrain": (sbformat.__version__, version),
+        "torch": (torch.__version__, version),
+        "device": (runtime.device.type, "Name the same --device for all"),
+        "precision": (str(runtime.dtype), "Name a --precision that all have"),
+    }
 
 
 def default_name(request: Request, manifest: Manifest) -> str:
     """Return the run folder's name where none is given: the same command finds it again."""
     config = request.config
     base = request.preset.removesuffix(".toml") if request.preset else f"{config.method}-{config.network}"
-    return f"{base.strip('./').replace('/', '-')}-{manifest.colorspace}-seed{config.seed}"
+    return f"{base.strip('./').replace('/', '-').replace(':', '-')}-{manifest.colorspace}-seed{config.seed}"
 
 
 def verify(reader: SplitReader) -> None:
@@ -175,7 +236,7 @@ def summarize(run_dir: Path, ended: Ended, request: Request, parts: Parts) -> di
     }
 
 
-def prepare(request: Request) -> Parts:
+def prepare(request: Request, world: World = ALONE) -> Parts:
     """Open the shards, set torch up and build the method.
 
     Raises
@@ -187,14 +248,17 @@ def prepare(request: Request) -> Parts:
     config = request.config
     if config.split not in manifest.splits:
         raise RunError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {config.split}. Use --split")
-    runtime = set_up(request.device, config.precision, config.mode, config.seed)
+    runtime = replace(
+        set_up(world.device(request.device), config.precision, config.mode, config.seed), world=world
+    )
     if request.habits.graphs:
         refuse(config, runtime)
     method = build_method(config, manifest)
     reader = open_split(config, manifest, method)
     # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
-    return Parts(manifest, runtime, method, reader, (flops, peak_flops(runtime.name, runtime.dtype)))
+    cache = nearest(reader, runtime.device, world.local_size) if request.cache == "auto" else request.cache
+    return Parts(manifest, runtime, method, reader, cache, (flops, peak_flops(runtime.name, runtime.dtype)))
 
 
 def _colorspace_of(request: Request) -> Colorspace | None:
@@ -211,6 +275,17 @@ def copies(habits: Habits) -> int:
     """Return how many checkpoints may be on disk at once."""
     # One more while the next is written, and one to roll back to where a signal wrote the newest.
     return habits.keep_last + habits.keep_best + 2
+
+
+def _told_by_machine(world: World, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what speaks of a machine's own disk: one rank on each."""
+    if world.size == 1:
+        return say
+    return (lambda text: say(f"{world.name}: {text}")) if world.local == 0 else _say_nothing
+
+
+def _say_nothing(_: str) -> None:
+    """Of several ranks the first one speaks for all."""
 
 
 def _other_torch(run_dir: Path) -> str:

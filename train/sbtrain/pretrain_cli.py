@@ -11,15 +11,18 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES, SPLITS
 from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache
 from sbtrain.dry_run import dry_run, sentences
 from sbtrain.loop import Ended, Habits
+from sbtrain.monitor import Kind, MonitorConfig
 from sbtrain.presets import load_preset, preset_names, resolve
 from sbtrain.pretrain import Request, pretrain
 from sbtrain.progress import ProgressPrinter
+from sbtrain.ranks import from_environment
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,9 +30,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
 FIELD_HELP = {
-    "method": "Predict the other channels' bins, or denoise.",
+    "method": "Predict the other channels' bins, denoise, or compare augmented views.",
     "network": "simplenet, resnet18, resnet18-head, fc-alexnet, split-alexnet; denoising: autoencoder, autoencoder-5, "
-    "either with -bn.",
+    "either with -bn; simsiam and self_classifier: resnet18, resnet18-cifar, resnet18-report, alexnet, efficientnet_b0, "
+    "vit_small, vit_small_2021, pit_ti, timm:NAME, half:NAME.",
     "split": "Images to learn from.",
     "input": "Show the network the stored levels, or those decoded back to Lab.",
     "normalize": "Inputs to [0, 1] by the fixed range, or to mean 0 and deviation 1 over the split.",
@@ -37,16 +41,34 @@ FIELD_HELP = {
     "noise": "denoising: kind of noise.",
     "noise_level": "denoising: share of values, or the standard deviation.",
     "reconstruction": "denoising: Bernoulli cross-entropy or squared error.",
+    "augmentation": "simsiam, self_classifier: recipe of the views; empty: the method's own on ImageNet.",
+    "view_size": "Pixels of a side of the global views; 0: of the stored images.",
+    "zero_init": "ResNets: residual blocks begin as identities.",
+    "projector": "simsiam: as published for ImageNet, for CIFAR-10, or in the report's code.",
+    "stop_gradient": "simsiam: without it every image ends in one point.",
+    "constant_predictor_lr": "simsiam: the predictor keeps the peak learning rate.",
+    "head": "self_classifier: 1hl, 2hl, official, v1, or widths of linear layers such as 4096-4096-128.",
+    "classes": "self_classifier: 10; 1000,2000 for two classifiers; 30x30 for 30 of 30 classes.",
+    "classifier": "self_classifier: trained rows, or fixed orthonormal ones.",
+    "prior": "self_classifier: where classes are taken to be used alike; none: collapses.",
+    "tau_row": "self_classifier: temperature of the softmax over classes.",
+    "tau_col": "self_classifier: temperature of the softmax over the batch.",
+    "eps": "self_classifier: least sum, and what is added before the logarithm.",
+    "queue": "self_classifier: embeddings that wait as nearest neighbors; 0: none.",
+    "queue_replace": "self_classifier: learn from the neighbors in place of first views.",
     "epochs": "Passes over the split.",
     "batch_size": "Images of a step.",
     "accumulate": "Micro-batches of a step, for less memory.",
-    "optimizer": "",
+    "optimizer": "larc: sgd with each gradient scaled to its weights' norm.",
     "lr": "Peak learning rate.",
     "weight_decay": "",
-    "momentum": "sgd alone.",
+    "momentum": "sgd and larc alone.",
     "schedule": "Learning rate over the steps.",
     "decay": "epoch-decay: factor after every epoch.",
+    "final_lr": "cosine: learning rate at the end.",
     "warmup": "Steps of linear rise before the schedule.",
+    "warmup_epochs": "Epochs of it, beside those steps.",
+    "warmup_lr": "Learning rate that the rise begins above.",
     "clip": "Largest norm of the gradient; 0: any.",
     "shuffle": "exact, or window=K: neighbors K at a time, for disks on which random reads are slow.",
     "seed": "Of weights, order and noise.",
@@ -59,11 +81,22 @@ FIELD_HELP = {
 }
 
 
+#: Field of `MonitorConfig` but its kind -> help of its option.
+MONITOR_HELP = {
+    "every": "Epochs between two looks.  [1]",
+    "split": "Labeled images to look at.  [train]",
+    "queries": "Images to classify by them; by default some of the same split, kept apart.",
+    "images": "How many to look at, a fifth of them classified.  [2560]",
+    "layer": "Of the network; by default the last before its output maps.",
+}
+
+
 def _field_options(function: F) -> F:
     hints = get_type_hints(PretrainConfig)
     for field in reversed(fields(PretrainConfig)):
         flag, hint = "--" + field.name.replace("_", "-"), hints[field.name]
-        text = FIELD_HELP[field.name] + ("" if field.name == "compile" else f"  [{field.default}]")
+        shown = ("on" if field.default else "off") if hint is bool else field.default
+        text = FIELD_HELP[field.name] + (f"  [{shown}]" if shown != "" else "")
         settings: dict[str, Any] = {"type": hint}
         if field.name == "split":
             settings = {"type": click.Choice(SPLITS)}
@@ -72,8 +105,16 @@ def _field_options(function: F) -> F:
         elif get_origin(hint) is Literal:
             settings = {"type": click.Choice(get_args(hint))}
         elif hint is bool:
-            flag, settings = f"{flag}/--no-{field.name}", {}
+            flag, settings = f"{flag}/--no-{flag[2:]}", {}
         function = click.option(flag, field.name, default=None, help=text.strip(), **settings)(function)
+    return function
+
+
+def _monitor_options(function: F) -> F:
+    for name, text in reversed(MONITOR_HELP.items()):
+        settings: dict[str, Any] = {"type": click.Choice(SPLITS)} if name in ("split", "queries") else {}
+        settings |= {"type": int} if name in ("every", "images") else {}
+        function = click.option(f"--monitor-{name}", f"monitor_{name}", help=text, **settings)(function)
     return function
 
 
@@ -91,6 +132,12 @@ def _field_options(function: F) -> F:
     show_default=True,
     help="Where images wait: device memory, host memory, or their files. The batches are the same.",
 )
+@click.option(
+    "--stage",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Copy the shards to this local disk while the first epoch runs, and read them there from then on.",
+)
 @click.option("--verify", is_flag=True, help="Compare every byte with the manifest's checksums before the first step.")
 @click.option("--checkpoint-every", type=click.IntRange(1), default=1000, show_default=True, metavar="STEPS")
 @click.option("--keep-last", type=click.IntRange(1), default=2, show_default=True, help="Newest checkpoints to keep.")
@@ -100,6 +147,8 @@ def _field_options(function: F) -> F:
     "--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; without it, or with more, the run goes on."
 )
 @click.option("--graphs", is_flag=True, help="Replay steps as CUDA graphs; not yet tried on a GPU.")
+@click.option("--monitor", type=click.Choice(get_args(Kind)), help="Look at the features while learning, by labels.")
+@_monitor_options
 @click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")
 def pretrain_command(dry: bool, **options: Any) -> None:
     """Pretrain a network on shards; the same command goes on where an earlier one stopped.
@@ -118,6 +167,9 @@ def pretrain_command(dry: bool, **options: Any) -> None:
     """  # noqa: D301
     request = _request(options)
     stop = StopRequest()
+    world = from_environment()
+    if dry and world.size > 1:
+        raise ConfigError(f"dry-run with {world.size} ranks: its estimates are of one. Start it without torchrun")
     if dry:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is to be saved: end at once, tidily
         with ProgressPrinter() as progress:
@@ -132,7 +184,10 @@ def pretrain_command(dry: bool, **options: Any) -> None:
                 "Interrupted at once: steps since the last checkpoint are lost, the same command does them again"
             )
             sys.exit(EXIT_INTERRUPTED)
-    _conclude(run_dir, ended)
+    if world.first:
+        _conclude(run_dir, ended)
+    if not ended.complete and ended.signal is not None:
+        sys.exit(EXIT_INTERRUPTED if ended.signal == signal.SIGINT else EXIT_REQUEUE)
 
 
 def _conclude(run_dir: Path, ended: Ended) -> None:
@@ -141,16 +196,22 @@ def _conclude(run_dir: Path, ended: Ended) -> None:
         return
     how = "Run the same command again to go on" if ended.signal else "To go on: without --stop-after, or with more"
     click.echo(f"{run_dir}: step {ended.step:,} of {ended.steps:,} is saved. {how}")
-    if ended.signal is not None:
-        sys.exit(EXIT_INTERRUPTED if ended.signal == signal.SIGINT else EXIT_REQUEUE)
 
 
 def _request(options: dict[str, Any]) -> Request:
     given = {field.name: options.pop(field.name) for field in fields(PretrainConfig)}
     config, preset = resolve(options["preset"], {name: value for name, value in given.items() if value is not None})
+    options["monitor"] = _monitor({name: options.pop(f"monitor_{name}") for name in MONITOR_HELP}, options["monitor"])
     habits = Habits(**{field.name: options.pop(field.name) for field in fields(Habits)})
     options["colorspace"] = options["colorspace"] or (preset.colorspace if preset else None)
     return Request(config=config, habits=habits, **options)
+
+
+def _monitor(given: dict[str, Any], kind: Kind | None) -> MonitorConfig | None:
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if kind is None and chosen:
+        raise ConfigError(f"--monitor-{next(iter(chosen))} without --monitor. Add --monitor knn")
+    return MonitorConfig(kind=kind, **chosen) if kind else None
 
 
 @click.command("presets")
@@ -171,7 +232,7 @@ def presets_command(name: str | None) -> None:
     click.echo(f"# {preset.about}")
     if preset.colorspace:
         click.echo(f'colorspace = "{preset.colorspace}"')
-    for field, value in preset.config.to_json().items():
+    for field, value in preset.shown.items():
         click.echo(f"{field} = {_toml(value)}")
 
 

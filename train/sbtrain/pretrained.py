@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sbformat.errors import FormatError
+import torch
+
+import sbformat
+from sbformat.errors import ConfigError, FormatError
 from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
 from sbtrain import checkpoint
 from sbtrain.build import build_method
+from sbtrain.chosen import chosen_rows
 from sbtrain.config import PretrainConfig
 from sbtrain.methods import Method
 from sbtrain.run_folder import data_record, read_config, read_run
-from sbtrain.runtime import RunError
+from sbtrain.runtime import RunError, Runtime, only_one
+
+
+class Splits(Protocol):
+    """What a config says of the images and the weights that it is about."""
+
+    @property
+    def split(self) -> str:
+        """Learned from."""
+
+    @property
+    def eval_split(self) -> str:
+        """Reported."""
+
+    @property
+    def eval_limit(self) -> int:
+        """Images of it that are reported; 0: all."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """New weights instead of the run's."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,68 @@ class Pretrained:
     method: Method
     record: dict[str, Any]
     """What a result says of the run: config, data, step and digest of its weights."""
+
+    def networks(self, from_scratch: bool, seed: int) -> Method:
+        """Return a copy of the run's networks, or the same ones with the new weights that `seed` gives."""
+        with seeded(seed):
+            return build_method(self.config, self.manifest) if from_scratch else copy.deepcopy(self.method)
+
+    def about(self, config: Splits, runtime: Runtime) -> dict[str, Any]:
+        """Return what else than `config` the numbers depend on that it asks for, as JSON values."""
+        return {
+            # New weights are the same whatever the run has learned since.
+            "run": {**self.record, "checkpoint": None} if config.from_scratch else self.record,
+            "data": {name: data_record(self.manifest, name) for name in (config.split, config.eval_split)},
+            "classes": len(self.manifest.label_names),
+            "eval_images": len(chosen_rows(self.manifest.splits[config.eval_split].images, config.eval_limit)),
+            "device": runtime.name,
+            "dtype": str(runtime.dtype).removeprefix("torch."),
+            "versions": {"sbtrain": sbformat.__version__, "torch": torch.__version__},
+        }
+
+    def seen(self, eval_split: str) -> list[str]:
+        """Return a remark where the reported images are those that the run was pretrained on."""
+        if not holds(self.manifest, eval_split, self.record["data"]):
+            return []
+        return [
+            f"the run was pretrained on the images of split {eval_split}, which are reported: not a result on images that "
+            f"it has not seen. Report another --eval-split, or pretrain on another --split"
+        ]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers on the host from `seed`; afterwards they go on where they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def hold_pretrained(
+    run_dir: Path, shards: Path, split: str, runtime: Runtime, say: Callable[[str], None]
+) -> Iterator[Pretrained]:
+    """Load a pretraining run, say what it is, and keep other processes out of its folder meanwhile.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        As `open_pretrained`; or the folder is in use, or cannot be written or read.
+    """
+    read_run(run_dir)  # before the lock makes a folder
+    try:
+        with only_one(run_dir):
+            pretrained = open_pretrained(run_dir, shards, split, say)
+            weights = pretrained.record["checkpoint"]
+            say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
+            if not (run_dir / "results" / "pretrain.json").exists():
+                say("  its pretraining is not finished: these are the weights of that step")
+            say(f"  {runtime.describe()}, mode exact")
+            yield pretrained
+    except OSError as error:
+        raise RunError(
+            f"{run_dir}: cannot be written or read ({error}). What was finished is in its results/"
+        ) from error
 
 
 def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str], None]) -> Pretrained:
@@ -71,9 +159,22 @@ def check_split(manifest: Manifest, split: str) -> None:
     """
     if split not in manifest.splits:
         raise FormatError(
-            f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Choose with --split (to learn from) "
-            f"and --eval-split (to report), or build it: sbprep build --{split} PATH"
+            f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Choose another with --split "
+            f"(reported images: --eval-split), or build it: sbprep build --{split} PATH"
         )
+
+
+def check_classes(manifest: Manifest, split: str, eval_split: str) -> None:
+    """Refuse splits that are not there, and a set of fewer than two classes.
+
+    Raises
+    ------
+    FormatError, ConfigError
+    """
+    for name in (split, eval_split):
+        check_split(manifest, name)
+    if len(manifest.label_names) < 2 and manifest.splits[split].label_kind == "class":
+        raise ConfigError(f"{manifest.root} has {len(manifest.label_names)} class, expected 2 or more")
 
 
 def holds(manifest: Manifest, split: str, data: dict[str, Any]) -> bool:

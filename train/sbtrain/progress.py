@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TextIO
 
 from sbtrain.metrics import Line
@@ -11,6 +12,8 @@ from sbtrain.metrics import Line
 LIVE_SECONDS = 1.0
 LINE_SECONDS = 10.0
 BAR_WIDTH = 24
+#: Value of a line that the monitor found -> its name for a person.
+MONITORED = {"knn_top1": "kNN"}
 
 
 class ProgressPrinter:
@@ -28,6 +31,8 @@ class ProgressPrinter:
         self._last = time.monotonic()
         self._open_line = False
         self._rate = 0.0
+        self._monitored: dict[str, float | None] = {}
+        """What was found last: not every line has it."""
 
     def __enter__(self) -> ProgressPrinter:
         return self
@@ -41,13 +46,14 @@ class ProgressPrinter:
 
     def show(self, line: Line) -> None:
         """Show `line`, unless another one was shown a moment ago."""
+        self._monitored |= {name: value for name, value in line.values.items() if name in MONITORED}
         if not self.due() and line.step != line.steps:
             return
         self._last = time.monotonic()
         # Half old, half new: the time left should not jump with every line.
         rate = line.speed["images_per_s"]
         self._rate = (self._rate + rate) / 2 if self._rate else rate
-        text = progress_text(line, self._rate, bar=self._live)
+        text = progress_text(replace(line, values=line.values | self._monitored), self._rate, bar=self._live)
         self._stream.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
         self._stream.flush()
         self._open_line = self._live
@@ -60,6 +66,17 @@ class ProgressPrinter:
         if sentence:
             self._stream.write(f"{sentence}\n")
         self._stream.flush()
+
+
+class NoProgress:
+    """Shows nothing: of several ranks the first one does."""
+
+    def due(self) -> bool:
+        """Return False."""
+        return False
+
+    def show(self, line: Line) -> None:
+        """Show nothing."""
 
 
 def progress_text(line: Line, rate: float, bar: bool = False) -> str:
@@ -76,6 +93,7 @@ def progress_text(line: Line, rate: float, bar: bool = False) -> str:
     parts = [
         f"step {line.step:,}/{line.steps:,} {share:4.0%}",
         "loss ?" if loss is None else f"loss {loss:.4f}",
+        *(f"{name} {value:.1%}" for key, name in MONITORED.items() if (value := line.values.get(key)) is not None),
         f"{speed['images_per_s']:,.0f} images/s",
         f"data wait {speed['data_wait']:.1%}",
     ]

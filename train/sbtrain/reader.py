@@ -5,6 +5,8 @@ Axes: B rows asked for.
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from sbformat.errors import FormatError, ShardError
 from sbformat.manifest import Manifest
+from sbformat.records import ShardRecord
 from sbformat.schema import DatasetSpec
 from sbformat.shard import Shard, open_shard
 
@@ -60,6 +63,8 @@ class SplitReader:
         self._starts = np.concatenate([[0], np.cumsum([record.count for record in records])]).astype(np.int64)
         self._maps: dict[str, list[NDArray[Any]]] = {}
         self._whole: dict[str, NDArray[Any]] = {}
+        self._retired: list[Shard] = []
+        self._changing = threading.Lock()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -97,6 +102,27 @@ class SplitReader:
             read_checked(shard, name, whole[start : start + len(shard)])
         return whole
 
+    @property
+    def records(self) -> list[ShardRecord]:
+        """The manifest's entries of the shards."""
+        return [shard.record for shard in self._shards]
+
+    def replace(self, number: int, path: Path) -> None:
+        """Read shard `number` from `path`, a copy of it, from now on; any thread may be reading meanwhile.
+
+        Raises
+        ------
+        ShardError
+            It cannot be opened, or has another size.
+        """
+        old = self._shards[number]
+        new = Shard(path, old.record, old.datasets)
+        with self._changing:
+            self._retired.append(old)  # a thread may be reading it
+            self._shards[number] = new
+            for name, arrays in self._maps.items():
+                arrays[number] = new.array(name).reshape(len(new), -1)
+
     def blocks(self, name: str) -> list[tuple[int, Shard]]:
         """Return (first row, shard) of every shard."""
         return list(zip(self._starts[:-1].tolist(), self._shards, strict=True))
@@ -109,12 +135,13 @@ class SplitReader:
         """Close every shard."""
         self._maps.clear()
         self._whole.clear()
-        for shard in self._shards:
+        for shard in (*self._shards, *self._retired):
             shard.close()
 
     def _maps_of(self, name: str) -> list[NDArray[Any]]:
         if name not in self._maps:
-            self._maps[name] = [shard.array(name).reshape(len(shard), -1) for shard in self._shards]
+            with self._changing:
+                self._maps[name] = [shard.array(name).reshape(len(shard), -1) for shard in self._shards]
         return self._maps[name]
 
     def _whole_of(self, name: str) -> NDArray[Any]:

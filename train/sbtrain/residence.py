@@ -112,8 +112,8 @@ class MappedResidence(Residence):
         return self._send(rows, fields)
 
 
-def reside(cache: Cache, reader: SplitReader, device: torch.device) -> Residence:
-    """Put the rows where `cache` says; `auto`: the nearest place that has room for them.
+def reside(cache: Cache, reader: SplitReader, device: torch.device, sharing: int = 1) -> Residence:
+    """Put the rows where `cache` says; `auto`: the nearest place that has room for them, `sharing` times in host memory.
 
     Raises
     ------
@@ -125,15 +125,16 @@ def reside(cache: Cache, reader: SplitReader, device: torch.device) -> Residence
     if cache == "mmap" and reader.compressed:
         raise ConfigError("cache mmap, but the shards are compressed. Use --cache host, or build them uncompressed")
     if cache == "auto":
-        cache = _nearest(reader, device)
+        cache = nearest(reader, device, sharing)
     kinds: dict[str, type[Residence]] = {"device": DeviceResidence, "host": HostResidence, "mmap": MappedResidence}
     return kinds[cache](reader, device)
 
 
-def _nearest(reader: SplitReader, device: torch.device) -> Cache:
+def nearest(reader: SplitReader, device: torch.device, sharing: int = 1) -> Cache:
+    """Return where ``auto`` puts the rows; `sharing` processes of this machine each do."""
     if device.type == "cuda" and reader.bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    return "host" if reader.compressed or reader.bytes <= HOST_SHARE * host_memory() else "mmap"
+    return "host" if reader.compressed or sharing * reader.bytes <= HOST_SHARE * host_memory() else "mmap"
 
 
 def host_memory() -> int:

@@ -5,6 +5,7 @@ config.json  metrics.jsonl  events.out.tfevents.0.sbtrain  checkpoints/step-0000
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -63,7 +64,7 @@ def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset
             raise RunError(f"{path}: cannot be written ({error}). Make room or choose another --run-dir") from error
         return False
     there = read_run(run_dir)
-    lines = _differences(there["config"], config.to_json()) + _differences(there["data"], data, "data ")
+    lines = _differences(_completed(there["config"]), config.to_json()) + _differences(there["data"], data, "data ")
     if lines:
         shown = "\n".join(f"  {line}" for line in lines)
         raise RunError(f"{run_dir} holds another run:\n{shown}\nUse its values to go on, or another --run-dir")
@@ -112,6 +113,40 @@ def write_result(run_dir: Path, name: str, result: dict[str, Any]) -> Path:
     return path
 
 
+def kept_result(path: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a result whose fields `head` say what it was made of; an empty one where there is none.
+
+    What a killed process left beside it is removed.
+
+    Raises
+    ------
+    RunError
+        The file is damaged, or was made of something else.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink()
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        if {name: data[name] for name in head} != head:
+            raise ValueError("it is of another config")
+        if not isinstance(data["fits"], list):
+            raise TypeError("its fits are no list")
+    except FileNotFoundError:
+        return {"fits": []}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not a result of this command ({error}). Move it away") from error
+    return data
+
+
+def code_digest() -> str:
+    """Return what tells one state of the programs from another: a digest of every source file of sbtrain and sbformat."""
+    files: dict[str, str] = {}
+    for package in (Path(__file__).parent, Path(sbformat.__file__).parent):
+        for path in sorted((*package.rglob("*.py"), *package.rglob("*.toml"))):
+            files[path.relative_to(package.parent).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return json_digest(files)
+
+
 def _record(config: PretrainConfig, data: dict[str, Any], preset: str | None) -> dict[str, Any]:
     # No host, user, path or time: a run folder can be given away.
     versions = {
@@ -127,8 +162,14 @@ def _record(config: PretrainConfig, data: dict[str, Any], preset: str | None) ->
         "preset": preset,
         "config": config.to_json(),
         "data": data,
+        "code": code_digest(),
         "versions": versions,
     }
+
+
+def _completed(fields: dict[str, Any]) -> dict[str, Any]:
+    # A run of an earlier version lacks the fields that came since: they are as they were, the defaults.
+    return {**PretrainConfig().to_json(), **fields}
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:

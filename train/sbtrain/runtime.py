@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sbformat.errors import ConfigError, SplitbrainError
+from sbtrain.ranks import ALONE, World
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -34,6 +35,8 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     """Of autocast: bfloat16, or float32 for none."""
+    world: World = ALONE
+    """The ranks that learn together."""
 
     @property
     def fused(self) -> bool:
@@ -54,7 +57,8 @@ class Runtime:
     def describe(self) -> str:
         """Return device and precision in words."""
         where = self.name if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        return f"{where}, {str(self.dtype).removeprefix('torch.')}"
+        ranks = "" if self.world.size == 1 else f"{self.world.size} ranks, each on "
+        return f"{ranks}{where}, {str(self.dtype).removeprefix('torch.')}"
 
 
 def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:

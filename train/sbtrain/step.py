@@ -10,8 +10,9 @@ from sbtrain.data import Batch
 from sbtrain.guard import Guard
 from sbtrain.methods import Method
 from sbtrain.metrics import Totals
-from sbtrain.optim import build_optimizer
+from sbtrain.optim import build_optimizer, parameter_groups
 from sbtrain.runtime import Runtime
+from sbtrain.synced_norm import synchronize
 
 
 class Step:
@@ -28,16 +29,21 @@ class Step:
     def __init__(self, config: PretrainConfig, method: Method, runtime: Runtime) -> None:
         nn.Module.to(method, runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method, self.runtime = method, runtime
+        if runtime.world.size > 1:
+            synchronize(method, runtime.device)
+            runtime.world.share(method.state_dict().values())  # other processors draw other last bits
         self.accumulate, self.clip = config.accumulate, config.clip
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(
-            self.parameters, config.optimizer, config.lr, config.weight_decay, config.momentum, runtime.fused
+            parameter_groups(method), config.optimizer, config.lr, config.weight_decay, config.momentum, runtime.fused
         )
         self.guard = Guard(method, self.optimizer, gated=runtime.fused)
         self.totals = Totals(runtime.device)
         # On CUDA a float32 tensor, with and without graphs: a graph reads it at an address, and an update with a Python
         # float, in double precision, would give other bits. Filling it waits for nothing.
-        self._lr = torch.zeros((), device=runtime.device) if runtime.device.type == "cuda" else None
+        on_cuda = runtime.device.type == "cuda"
+        self._lr = torch.zeros((), device=runtime.device) if on_cuda else None
+        self._peak = torch.full((), config.lr, device=runtime.device) if on_cuda else config.lr
         if config.compile:
             compile_networks(method)
 
@@ -47,10 +53,13 @@ class Step:
         self.learn(batch)
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of every group: each time, as loading an optimizer's state copies its groups."""
+        """Set the learning rate of every group: each time, as loading an optimizer's state copies its groups.
+
+        A group of ``constant_lr`` stays at the peak.
+        """
         value = lr if self._lr is None else self._lr.fill_(lr)
         for group in self.optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = self._peak if group.get("constant_lr") else value
 
     def reset(self) -> None:
         """Forget whatever belongs to tensors that a checkpoint replaced: here nothing."""
@@ -65,7 +74,7 @@ class Step:
                 loss, logs = self.method.loss(part)
             torch.autograd.backward(loss / self.accumulate)
             losses.append(torch.stack([loss.detach(), *logs.values()]))
-        mean = torch.stack(losses).mean(0)
+        mean = self.runtime.world.average(self.parameters, torch.stack(losses).mean(0))
         finite = torch.isfinite(gradient_norm(self.parameters, self.clip)) & torch.isfinite(mean[0])
         self.guard.step(finite)
         self.totals.add(["loss", *logs], mean, finite)

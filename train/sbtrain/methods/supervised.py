@@ -8,6 +8,9 @@ Axes: B images, C channels of the layer (both halves side by side), h x w cells,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,8 +18,7 @@ from torch.nn import functional
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
 from sbtrain.data import Batch
-from sbtrain.methods.denoising import Denoising
-from sbtrain.methods.split_brain import SplitBrain
+from sbtrain.methods import Method
 from sbtrain.networks.pooling import PoolTo
 
 #: Strength of the ridge. Built-in set, conv4 averaged, 10 draws, k = 16: top-1 72.0, 75.1, 77.7, 78.6 % at .003, .01, .03, .1.
@@ -34,11 +36,11 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    backbone : SplitBrain or Denoising
+    backbone : Method
     manifest : Manifest
         Of the images to classify.
     layer : str, optional
-        One of ``backbone.layers()``; the last, its output maps, by default.
+        One of ``backbone.layers()``; the last, of the halves their output maps, by default.
     pool : int
         Average the layer to pool x pool cells, 1 for the global average; 0: take it as it is.
 
@@ -48,13 +50,10 @@ class Encoder(nn.Module):
         There is no such layer, or it has fewer cells.
     """
 
-    def __init__(
-        self, backbone: SplitBrain | Denoising, manifest: Manifest, layer: str | None = None, pool: int = 0
-    ) -> None:
+    def __init__(self, backbone: Method, manifest: Manifest, layer: str | None = None, pool: int = 0) -> None:
         super().__init__()
         self.layer = layer or backbone.layers()[-1]
-        if self.layer not in backbone.layers():
-            raise ConfigError(f"layer {layer!r}, this run's network has {', '.join(backbone.layers())}")
+        check_layers(backbone, [self.layer])
         C, h, w = layer_shape(backbone, manifest, self.layer)
         if pool > min(h, w):
             raise ConfigError(f"pool {pool}, but {self.layer} has {h} x {w} cells. Use --pool {min(h, w)} or less")
@@ -65,8 +64,47 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return features (B, D)."""
-        maps: Tensor = self.pool(self.backbone.features(batch, self.layer))  # (B, C, h, w)
-        return maps.flatten(1)
+        features = self.backbone.features(batch, self.layer)  # (B, C, h, w) or (B, D)
+        return features if features.dim() == 2 else self.pool(features).flatten(1)
+
+
+class ProbeEncoder(nn.Module):
+    """A layer as the original paper's linear tests see it, and its mean over cells, side by side.
+
+    Maps are resized bilinearly to the largest number of cells with which they are `dimensions` numbers or fewer; smaller
+    maps stay as they are. With 9,600 the paper's sizes follow (table 7): 96 channels in 10 x 10 cells, 256 in 6 x 6, 384
+    in 5 x 5.
+
+    Parameters
+    ----------
+    backbone : Method
+    manifest : Manifest
+        Of the images to classify.
+    layer : str
+        One of ``backbone.layers()``.
+    dimensions : int
+    """
+
+    def __init__(self, backbone: Method, manifest: Manifest, layer: str, dimensions: int) -> None:
+        super().__init__()
+        check_layers(backbone, [layer])
+        self.layer, self.backbone = layer, backbone
+        self.channels, side, _ = layer_shape(backbone, manifest, layer)
+        """Number of means C, the first of the features."""
+        self.cells = max(1, min(side, math.isqrt(dimensions // self.channels)))
+        """Along a side, of the resized maps."""
+        self.width = self.channels * (1 + self.cells**2)
+        """Number of features D, means and resized maps together."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return features (B, D)."""
+        maps = self.backbone.features(batch, self.layer).float()
+        if maps.dim() == 2:
+            return torch.cat([maps, maps], dim=1)
+        means = maps.mean((2, 3))
+        if maps.shape[2] != self.cells:
+            maps = functional.interpolate(maps, size=(self.cells, self.cells), mode="bilinear", align_corners=False)
+        return torch.cat([means, maps.flatten(1)], dim=1)
 
 
 class Classifier(nn.Module):
@@ -174,8 +212,21 @@ def ridge(x: Tensor, y: Tensor, penalty: float = RIDGE_PENALTY) -> tuple[Tensor,
     return weight.float(), mean
 
 
-def layer_shape(backbone: SplitBrain | Denoising, manifest: Manifest, layer: str) -> tuple[int, int, int]:
-    """Return (C, h, w) of a layer for the images of `manifest`."""
+def check_layers(backbone: Method, layers: Sequence[str]) -> None:
+    """Refuse a layer that is not there.
+
+    Raises
+    ------
+    ConfigError
+        With those that are.
+    """
+    for layer in layers:
+        if layer not in backbone.layers():
+            raise ConfigError(f"layer {layer!r}, this run's network has {', '.join(backbone.layers())}")
+
+
+def layer_shape(backbone: Method, manifest: Manifest, layer: str) -> tuple[int, int, int]:
+    """Return (C, h, w) of a layer for the images of `manifest`; of D flat features (D, 1, 1)."""
     specs = manifest.datasets(next(iter(manifest.splits)))
     device = next(backbone.parameters()).device
     zeros = {
@@ -187,4 +238,5 @@ def layer_shape(backbone: SplitBrain | Denoising, manifest: Manifest, layer: str
     with torch.no_grad():
         maps = backbone.features(Batch(torch.zeros(1, dtype=torch.int64, device=device), zeros), layer)
     backbone.train(mode)
-    return int(maps.shape[1]), int(maps.shape[2]), int(maps.shape[3])
+    C, h, w = (*maps.shape[1:], 1, 1)[:3]
+    return C, h, w

@@ -18,32 +18,32 @@ def resnet18(channels: int, classes: int, cells: int) -> nn.Sequential:
     """Build one half as the report's code has it: (N, channels, S, S) -> (N, classes, cells, cells), all >= 0."""
     stages = _trunk(channels, classes)
     stages["logits"] = PoolTo(cells)
-    return _initialized(nn.Sequential(stages))
+    return initialized(nn.Sequential(stages))
 
 
 def resnet18_head(channels: int, classes: int, cells: int) -> nn.Sequential:
     """Build one half with a 1 x 1 head: (N, channels, S, S) -> (N, classes, cells, cells)."""
     stages = _trunk(channels, 128)
     stages["logits"] = nn.Sequential(PoolTo(cells), nn.Conv2d(128, classes, 1))
-    return _initialized(nn.Sequential(stages))
+    return initialized(nn.Sequential(stages))
 
 
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut: He et al., "Deep Residual Learning", CVPR 2016, figure 5 left."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(after)
         self.shortcut: nn.Module = nn.Identity()
-        if before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+        if before != after or stride != 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) -> (N, after, H, W)."""
+        """(N, before, H, W) -> (N, after, H / stride, W / stride), rounded up."""
         y = self.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         y = y + self.shortcut(x)
@@ -66,7 +66,8 @@ def _trunk(channels: int, last: int) -> OrderedDict[str, nn.Module]:
     return stages
 
 
-def _initialized(network: nn.Sequential) -> nn.Sequential:
+def initialized(network: nn.Sequential) -> nn.Sequential:
+    """Give every convolution the weights of K. He et al., ICCV 2015, by its outputs; return the network."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,67 @@
+"""A queue of embeddings for Self-Classifier's nearest neighbors, held in buffers: part of every checkpoint.
+
+E. Amrani et al., ECCV 2022, section 3.4: an image's embedding is replaced by its nearest neighbor among earlier images'.
+
+Axes: B images, L places of the queue, E numbers an embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class NeighborQueue(nn.Module):
+    """The last L embeddings, first in, first out.
+
+    Parameters
+    ----------
+    length : int
+        Number of places L.
+    width : int
+        Numbers an embedding E.
+    """
+
+    rows: Tensor
+    index: Tensor
+    pushed: Tensor
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.length = length
+        self.register_buffer("rows", torch.zeros(length, width))
+        self.register_buffer("index", torch.full((length,), -1))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def full(self) -> Tensor:
+        """Boolean () on the device: every place is taken."""
+        return self.pushed >= self.length
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each embedding's nearest neighbor of another image, (B, E), and the mean of their cosines.
+
+        Parameters
+        ----------
+        z : float32 (B, E)
+            Of length 1.
+        index : int64 (B,)
+            Whose they are.
+        """
+        cosine = (z @ self.rows.T).masked_fill(index[:, None] == self.index, -2.0)
+        best, place = cosine.max(1)
+        return self.rows[place], best.mean()
+
+    @torch.no_grad()
+    def push(self, z: Tensor, index: Tensor) -> None:
+        """Put embeddings (B, E) in the places of the oldest; of more than L the last L.
+
+        One that is not finite leaves its place as it was: a bad step is not applied, and must not stay here either.
+        """
+        z, index = z[-self.length :], index[-self.length :]
+        places = (self.pushed + torch.arange(len(z), device=z.device)) % self.length
+        finite = torch.isfinite(z).all(1)
+        self.rows.index_copy_(0, places, torch.where(finite[:, None], z, self.rows[places]))
+        self.index.index_copy_(0, places, torch.where(finite, index, self.index[places]))
+        self.pushed.add_(len(z))

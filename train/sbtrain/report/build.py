@@ -1,0 +1,120 @@
+"""From run folders to a page and its Markdown: everything is read first, so that a report is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sbformat.durable import write_atomically
+from sbtrain.report.compare import best_shot, few_shot_section, published_section
+from sbtrain.report.document import Document, Highlight, Section
+from sbtrain.report.feature_map import map_section
+from sbtrain.report.layers import probe_section
+from sbtrain.report.markdown import to_markdown
+from sbtrain.report.mistakes import confusion_section
+from sbtrain.report.page import to_html
+from sbtrain.report.pictures import reconstruction_section
+from sbtrain.report.provenance import provenance_section
+from sbtrain.report.reproduced import reproduced_sections
+from sbtrain.report.runs import Run, find_runs, read_runs
+from sbtrain.report.training import speed_section, training_section
+from sbtrain.runtime import RunError
+
+#: In the order of the page: what was reached, how, and what it rests on.
+SECTIONS: tuple[Callable[[Sequence[Run]], Section], ...] = (
+    published_section,
+    few_shot_section,
+    probe_section,
+    reconstruction_section,
+    confusion_section,
+    map_section,
+    training_section,
+    speed_section,
+    provenance_section,
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A report on disk."""
+
+    page: Path
+    text: Path
+    runs: int
+    remarks: tuple[str, ...]
+
+
+def build_report(runs: Sequence[Path], out: Path, say: Callable[[str], None]) -> Built:
+    """Write the page `out`, and Markdown of the same name beside it.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Run folders, finished or not, or folders of them.
+    out : Path
+        ``.html``; its folder is made.
+    say : callable
+        Takes one sentence about what is missing.
+
+    Raises
+    ------
+    RunError
+        Nothing can be shown, or `out` cannot be written.
+    ConfigError
+        A library is missing.
+    """
+    folders, problems = find_runs(runs)
+    every = read_runs(folders)
+    if not any(run.shown for run in every):
+        found = [*problems, *(f"{run.path}: {'; '.join(run.problems)}" for run in every)]
+        shown = "\n".join(f"  {line}" for line in found)
+        raise RunError(f"nothing to report:\n{shown}\nGive folders of runs: sbtrain pretrain --run-dir RUN makes one")
+    remarks = (*problems, *(f"{run.name}: {problem}" for run in every for problem in run.problems))
+    for remark in remarks:
+        say(remark)
+    document = describe(every, remarks)
+    document = replace(document, sections=(*reproduced_sections(runs), *document.sections))
+    text = out.with_suffix(".md") if out.suffix != ".md" else out.with_name(f"{out.name}.md")
+    page = to_html(document)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(text, to_markdown(document, out.name).encode())
+        write_atomically(out, page.encode())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({error}). Make room or choose another --out") from error
+    return Built(out, text, len(every), remarks)
+
+
+def describe(runs: Sequence[Run], remarks: Sequence[str]) -> Document:
+    """Return what the report says of `runs`."""
+    names = sorted({run.label for run in runs})
+    what = f"{len(runs)} run{'s' if len(runs) != 1 else ''}: " + "; ".join(names[:6]) + (" …" if len(names) > 6 else "")
+    return Document(
+        title="Split-brain pretraining: what was measured",
+        lead=f"{what}. Every number is mean ± 95 % interval over draws where several were made.",
+        highlights=tuple(_highlights(runs)),
+        remarks=tuple(remarks),
+        sections=tuple(section(runs) for section in SECTIONS),
+    )
+
+
+def _highlights(runs: Sequence[Run]) -> list[Highlight]:
+    found = []
+    results = [(run, result) for run in runs for result in run.finetuned if not result.scratch]
+    if results:
+        run, result = max(results, key=lambda pair: best_shot(pair[1]).top1.mean)
+        shot, control = best_shot(result), run.control(result)
+        note = f"{shot.label} labels a class, {result.classes:,} classes; {run.name}"
+        found.append(Highlight("best top-1", f"{shot.top1.text()} %", note))
+        same = next((each for each in control.shots if each.label == shot.label), None) if control else None
+        if same is not None:
+            found.append(Highlight("the same from scratch", f"{same.top1.text()} %", "the control: new weights"))
+    speeds = [(speed, run) for run in runs if (speed := run.series.mean("speed.images_per_s")) is not None]
+    if speeds:
+        speed, run = max(speeds, key=lambda pair: pair[0])
+        device = (run.summary or {}).get("device", "unfinished run")
+        found.append(Highlight("pretraining, images/s", f"{speed:,.0f}", f"{run.label}; {device}"))
+    done = sum(run.summary is not None for run in runs)
+    found.append(Highlight("runs finished", f"{done} of {len(runs)}", "the others are shown as far as they are"))
+    return found

@@ -1,0 +1,124 @@
+"""Frozen probes by layer, and nearest neighbors, beside the original paper's linear classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sbtrain.few_shot import Interval
+from sbtrain.report.charts import Line, layers_chart
+from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
+from sbtrain.report.published import published_table
+from sbtrain.report.runs import Run
+from sbtrain.report.training import number
+
+#: Rows of the original paper that are drawn.
+_DRAWN = {
+    "Split-brain, classification": ("published", "x"),
+    "Gaussian random weights": ("published, random weights", "+"),
+}
+
+
+def probe_section(runs: Sequence[Run]) -> Section:
+    """Return a picture and a table by layer for each run that was probed."""
+    blocks: list[Block] = []
+    for run in runs:
+        for data in run.probes:
+            try:
+                blocks += _blocks(run, data)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                blocks.append(Text(f"{run.name}: a probe's result is damaged ({error}): not shown.", warning=True))
+    if not blocks:
+        return Section("Layers", "layers", (Text("No run has been probed. sbtrain probe --run RUN", warning=True),))
+    return Section("Layers", "layers", (*blocks, Fold("The original paper's table", (_published(),))))
+
+
+def _blocks(run: Run, data: dict[str, Any]) -> list[Block]:
+    results = [dict(result) for result in data.get("results", [])]
+    near = [dict(result) for result in data.get("neighbors", [])]
+    layers = list(dict.fromkeys(str(result["layer"]) for result in [*results, *near]))
+    who = f"{run.name}{', from scratch' if dict(data.get('config', {})).get('from_scratch') else ''}"
+    tables = [_linear_table(who, data, results)] if results else []
+    tables += [_neighbor_table(who, near)] if near else []
+    pictures = (Gallery((_picture(who, layers, results),)),) if results else ()
+    return [Columns((*pictures, Columns(tuple(tables))))]
+
+
+def _picture(who: str, layers: list[str], results: list[dict[str, Any]]) -> Picture:
+    means = {str(result["layer"]): _interval(result.get("top1")) for result in results}
+    shown = [layer for layer in layers if means.get(layer) is not None]
+    intervals = [interval for layer in shown if (interval := means[layer]) is not None]
+    lines = [
+        Line(
+            name="linear probe",
+            x=[float(layers.index(layer)) for layer in shown],
+            y=[100 * each.mean for each in intervals],
+            half_width=[100 * (each.half_width or 0.0) for each in intervals],
+        )
+    ]
+    table = published_table("split-brain-linear")
+    for row in table.rows:
+        common = [name for name in table.metrics if name in layers]
+        if row.name in _DRAWN and len(common) > 1:
+            x = [float(layers.index(name)) for name in common]
+            name, marker = _DRAWN[row.name]
+            lines.append(Line(name=name, x=x, y=[100 * row.values[layer] for layer in common], published=marker))
+    alt = f"{who}, linear probe by layer: " + ", ".join(
+        f"{layer} {100 * each.mean:.1f} %" for layer, each in zip(shown, intervals, strict=True)
+    )
+    return Picture(
+        svg=layers_chart(layers, lines, alt), alt=alt, caption=f"{who}: by layer; published: ImageNet, 1,000 classes"
+    )
+
+
+def _linear_table(who: str, data: dict[str, Any], results: list[dict[str, Any]]) -> Table:
+    paper = published_table("split-brain-linear").rows[-1].values
+    rows = tuple(
+        (
+            Cell(str(result["layer"])),
+            number(result.get("features"), "{:,}"),
+            _cell(result.get("top1"), "ours"),
+            _cell(result.get("top5"), ""),
+            number(100 * paper[result["layer"]], "{:.1f}") if result["layer"] in paper else missing("–"),
+        )
+        for result in results
+    )
+    images, classes = data.get("eval_images"), data.get("classes")
+    where = f": {images:,} images, {classes:,} classes" if isinstance(images, int) and isinstance(classes, int) else ""
+    header = ("layer", "features", "top-1 %", "top-5 %", "paper, ImageNet % (other data)")
+    return Table(caption=f"{who}: linear probe of frozen features{where}", header=header, rows=rows)
+
+
+def _neighbor_table(who: str, near: list[dict[str, Any]]) -> Table:
+    heads = list(dict.fromkeys(_neighbors(each) for each in near))
+    layers = list(dict.fromkeys(str(each["layer"]) for each in near))
+    found = {
+        (str(each["layer"]), _neighbors(each)): _interval(each.get("top1"), each.get("top1_ci95")) for each in near
+    }
+    rows = tuple(
+        (Cell(layer), *(Cell(each.text()) if (each := found.get((layer, head))) else missing("–") for head in heads))
+        for layer in layers
+    )
+    return Table(caption=f"{who}: nearest neighbors, top-1 %", header=("layer", *heads), rows=rows)
+
+
+def _neighbors(each: dict[str, Any]) -> str:
+    return f"k = {each.get('k')}" + (f", t = {each['temperature']}" if each.get("temperature") else "")
+
+
+def _interval(value: Any, half: Any = None) -> Interval | None:
+    mean, half = (value.get("mean"), value.get("ci95")) if isinstance(value, dict) else (value, half)
+    if not isinstance(mean, int | float) or not 0 <= mean <= 1:
+        return None
+    return Interval(float(mean), float(half) if isinstance(half, int | float) and half >= 0 else None)
+
+
+def _cell(value: Any, mark: str) -> Cell:
+    found = _interval(value)
+    return missing("not a number") if found is None else Cell(found.text(), "ours" if mark else "")
+
+
+def _published() -> Table:
+    table = published_table("split-brain-linear")
+    rows = tuple((Cell(row.name), *(Cell(f"{100 * row.values[m]:.1f}") for m in table.metrics)) for row in table.rows)
+    return Table(caption=f"{table.source}, top-1 %", header=("initialization", *table.metrics), rows=rows)

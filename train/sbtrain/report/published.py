@@ -1,0 +1,92 @@
+"""Published numbers as data: ``published.toml``, one table a source, rows keyed by method, network and color space."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+Kind = Literal["accuracy", "few_shot", "clustering", "layers", "reference"]
+
+#: Column heads of `PublishedTable.metrics`; what is not here stands as it is.
+TITLES = {
+    "top1": "top-1", "top5": "top-5", "nmi": "NMI", "ami": "AMI", "ari": "ARI", "acc": "ACC", "val": "val top-1",
+    "val_jaccard_macro": "val Jaccard, macro", "val_auc_macro": "val AUC, macro", "val_jaccard_micro": "val Jaccard, micro",
+    "val_auc_micro": "val AUC, micro", "jaccard_macro": "Jaccard, macro", "auc_macro": "AUC, macro",
+    "jaccard_micro": "Jaccard, micro", "auc_micro": "AUC, micro",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One line of a published table; `keys` say of what, `values` are shares of 1."""
+
+    name: str
+    keys: dict[str, Any]
+    values: dict[str, float]
+
+    def matches(self, config: dict[str, Any], colorspace: str | None) -> bool:
+        """Return whether a run of ours is of this line's kind: a network's variants, such as ``-head``, count as it."""
+        if self.keys.get("start"):  # no run pretrains on nothing, or on labels
+            return False
+        network, method = str(config.get("network", "")), config.get("method")
+        mine = self.keys.get("network", "")
+        if method != self.keys.get("method") or not (network == mine or network.startswith(f"{mine}-")):
+            return False
+        if any(
+            name in config and config[name] != self.keys.get(name, config[name]) for name in ("noise", "noise_level")
+        ):
+            return False
+        return self.keys.get("colorspace", colorspace) == colorspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTable:
+    """One published table with its source, and the size of the data set that it is of."""
+
+    id: str
+    title: str
+    source: str
+    kind: Kind
+    metrics: tuple[str, ...]
+    rows: tuple[PublishedRow, ...] = field(repr=False)
+    classes: int | None = None
+    train_images: int | None = None
+    eval_images: int | None = None
+
+    @property
+    def methods(self) -> set[str]:
+        """Methods that it has lines of."""
+        return {row.keys["method"] for row in self.rows}
+
+    def same_data(self, classes: Any, train_images: Any, eval_images: Any) -> bool:
+        """Return whether a data set of ours has its number of classes and images: its bytes are not published."""
+        ours, theirs = (classes, train_images, eval_images), (self.classes, self.train_images, self.eval_images)
+        return all(a == b for a, b in zip(ours, theirs, strict=True) if b is not None)
+
+
+@cache
+def published_tables() -> tuple[PublishedTable, ...]:
+    """Return every table of ``published.toml``, in its order."""
+    text = (resources.files("sbtrain.report") / "published.toml").read_text(encoding="utf-8")
+    return tuple(_table(data) for data in tomllib.loads(text)["table"])
+
+
+def published_table(name: str) -> PublishedTable:
+    """Return one of them by its id."""
+    return next(table for table in published_tables() if table.id == name)
+
+
+def _table(data: dict[str, Any]) -> PublishedTable:
+    metrics = tuple(data["metrics"])
+    rows = tuple(
+        PublishedRow(
+            row["name"],
+            {key: value for key, value in row.items() if key not in (*metrics, "name")},
+            {key: float(row[key]) for key in metrics if key in row},
+        )
+        for row in data["rows"]
+    )
+    return PublishedTable(**{**data, "metrics": metrics, "rows": rows})

@@ -1,0 +1,90 @@
+"""Tables of ``sbtrain reproduce``, from the ``reproduce.json`` beside its runs: several seeds a line, and what is not run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sbtrain.few_shot import Interval
+from sbtrain.report.compare import OTHER, percent, signed
+from sbtrain.report.document import Block, Cell, Section, Table, Text, missing
+
+NAME = "reproduce.json"
+#: Classes of the published tables.
+CLASSES = 1000
+
+
+def reproduced_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
+    """Return one section with the tables of every reproduction that `paths` are, or are runs of; none without one."""
+    blocks: list[Block] = []
+    folders = [folder for path in paths for folder in (path.resolve(), path.resolve().parent)]
+    for path in dict.fromkeys(folder / NAME for folder in folders):
+        if not path.is_file():
+            continue
+        try:
+            data = json.loads(path.read_bytes())
+            tables = [_table(name, table, data) for name, table in data["tables"].items()]
+            blocks += [Text(f"Reproduction at scale {data['scale']}: {data['about']}."), *tables]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            blocks.append(
+                Text(f"{path.parent.name}/{NAME} is damaged ({error}): its tables are left out.", warning=True)
+            )
+    return (Section("Reproduced tables", "reproduced", tuple(blocks)),) if blocks else ()
+
+
+def _table(name: str, table: dict[str, Any], data: dict[str, Any]) -> Table:
+    rows = tuple(
+        _row(row, evaluation, data["classes"] == CLASSES) for row in table["rows"] for evaluation in row["evaluations"]
+    )
+    header = (
+        "what",
+        "labels a class",
+        "top-1 %",
+        "published %",
+        "difference",
+        "top-5 %",
+        "published %",
+        "interval over",
+    )
+    return Table(caption=f"{name}: {table['about']}", header=header, rows=rows)
+
+
+def _row(row: dict[str, Any], evaluation: dict[str, Any], same: bool) -> tuple[Cell, ...]:
+    published = row.get("published") or {}
+    top1, top5 = (_interval(evaluation.get(name)) for name in ("top1", "top5"))
+    return (
+        Cell(str(row["name"]), note=str(evaluation["name"])),
+        Cell(str(row.get("samples_per_class", "–"))),
+        _ours(top1, evaluation),
+        _share(published.get("top1")),
+        _difference(top1, published.get("top1"), same),
+        _ours(top5, evaluation),
+        _share(published.get("top5")),
+        Cell(str(evaluation.get("interval_over", "–"))),
+    )
+
+
+def _ours(found: Interval | None, evaluation: dict[str, Any]) -> Cell:
+    if found is not None:
+        return Cell(found.text(), "ours")
+    states = sorted({str(each.get("message") or each.get("state")) for each in evaluation.get("results", [])})
+    return missing("; ".join(states)[:80] or "not run")
+
+
+def _share(value: Any) -> Cell:
+    return Cell(percent(value)) if isinstance(value, float) else missing("–")
+
+
+def _difference(ours: Interval | None, theirs: Any, same: bool) -> Cell:
+    if ours is None or not isinstance(theirs, float):
+        return missing("–")
+    return Cell(signed(Interval(ours.mean - theirs, ours.half_width)), *(() if same else ("other", OTHER)))
+
+
+def _interval(value: Any) -> Interval | None:
+    if not isinstance(value, dict) or not isinstance(value.get("mean"), float) or not 0 <= value["mean"] <= 1:
+        return None
+    half = value.get("ci95")
+    return Interval(value["mean"], half if isinstance(half, float) and half >= 0 else None)

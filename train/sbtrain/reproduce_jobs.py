@@ -1,0 +1,122 @@
+"""A reproduction as separate jobs: one shell script a cell, of commands that a person could type."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sbformat.manifest import Manifest, write_atomically
+from sbtrain.config import PretrainConfig
+from sbtrain.finetune_config import FinetuneConfig, samples_text
+from sbtrain.presets import load_preset
+from sbtrain.reproduce import Work
+from sbtrain.reproduce_plan import Cell
+from sbtrain.reproduce_sets import MissingShards
+
+_SCRIPT = """\
+#!/usr/bin/env bash
+# {about}
+# Again after any interruption: finished parts are found. Exit code 75: send it again.
+{pretrain} || exit $?
+{evaluations}
+exit "${{failed:-0}}"
+"""
+_SUBMIT = """\
+#!/usr/bin/env bash
+# One job after the other here; SUBMIT=sbatch ./submit.sh hands each to a scheduler, with its options in SUBMIT as well.
+cd "$(dirname "$0")" || exit
+for job in [0-9]*.sh; do
+    ${{SUBMIT:-bash}} "$job" || failed=$?
+done
+if [ -z "$SUBMIT" ]; then bash collect.sh || failed=$?; else echo "When all have ended: bash collect.sh"; fi
+exit "${{failed:-0}}"
+"""
+_COLLECT = """\
+#!/usr/bin/env bash
+# Tables and report of what the jobs have finished; makes what is missing.
+{command}
+"""
+
+
+def write_jobs(work: Work, folder: Path, collect: Sequence[str]) -> list[Path]:
+    """Write a script for each cell whose shards are there, ``submit.sh`` and ``collect.sh``.
+
+    Parameters
+    ----------
+    work : Work
+    folder : Path
+    collect : sequence of str
+        The command that reads the finished runs.
+
+    Returns
+    -------
+    list of Path
+        The scripts of the cells.
+
+    Raises
+    ------
+    OSError
+        They cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]*.sh"):
+        old.unlink()
+    written = list[Path]()
+    for cell in work.cells:
+        try:
+            manifest = work.sets.find(cell.colorspace, cell.target)
+        except MissingShards:
+            continue
+        written.append(_write(folder / f"{len(written) + 1:03d}-{cell.name}.sh", _script(work, cell, manifest)))
+    _write(folder / "submit.sh", _SUBMIT.format())
+    _write(folder / "collect.sh", _COLLECT.format(command=shlex.join(collect)))
+    return written
+
+
+def pretrain_words(cell: Cell, manifest: Manifest, run_dir: Path, device: str) -> list[str]:
+    """Return the ``sbtrain pretrain`` of a cell."""
+    base, words = load_preset(cell.preset).config, ["sbtrain", "pretrain", "--shards", str(manifest.root.resolve())]
+    words += ["--preset", cell.preset]
+    for option in fields(PretrainConfig):
+        value = getattr(cell.config, option.name)
+        if value != getattr(base, option.name):
+            words += _option(option.name, value)
+    every = str(cell.budget.checkpoint_every)
+    return [*words, "--checkpoint-every", every, "--keep-last", "1", "--device", device, "--run-dir", str(run_dir)]
+
+
+def finetune_words(config: FinetuneConfig, manifest: Manifest, run_dir: Path, device: str) -> list[str]:
+    """Return the ``sbtrain finetune`` of an evaluation."""
+    words = ["sbtrain", "finetune", "--run", str(run_dir), "--shards", str(manifest.root.resolve())]
+    words += ["--samples-per-class", ",".join(samples_text(k) for k in config.samples_per_class)]
+    for option in fields(FinetuneConfig):
+        value = getattr(config, option.name)
+        if option.name != "samples_per_class" and value != option.default:
+            words += _option(option.name, value)
+    return [*words, "--device", device]
+
+
+def _option(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]
+
+
+def _script(work: Work, cell: Cell, manifest: Manifest) -> str:
+    run_dir = (work.folder / cell.name).resolve()
+    lines = [
+        shlex.join(finetune_words(config, manifest, run_dir, work.device)) + " || failed=$?"
+        for _, config in cell.evaluations
+    ]
+    pretrain = shlex.join(pretrain_words(cell, manifest, run_dir, work.device))
+    return _SCRIPT.format(about=f"{work.scale.name}: {cell.name}", pretrain=pretrain, evaluations="\n".join(lines))
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, text.encode())
+    path.chmod(0o755)
+    return path
