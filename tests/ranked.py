@@ -60,7 +60,7 @@ def run_ranks(
             children.append(context.Process(target=_child, args=(own[rank], variables, folder, event)))
             children[-1].start()
     for child in children:
-        child.join(60)
+        child.join(100)
     hanging = [child for child in children if child.exitcode is None]
     for child in hanging:
         child.kill()

@@ -22,9 +22,9 @@ JOBS = ROOT / "docs/jobs"
 WHOLE = 150
 BUILD = "--image-size 64 --target-size 4 --images-per-shard 8"
 #: 6 steps of 8 images an epoch, some 10 ms each.
-STEPS = 300
+STEPS = 180
 PRETRAIN = (
-    "--split train --epochs 50 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
+    "--split train --epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
 )
 FINETUNE = "--head ridge --draws 2 --freeze --device cpu --precision float32"
 

@@ -252,3 +252,12 @@ def test_a_crew_answers_in_order_from_processes_of_its_own() -> None:
 def test_the_death_of_a_crew_member_is_an_error_that_names_the_work() -> None:
     with Crew(1) as crew, pytest.raises(BuildError, match="a measuring process died in _exit"):
         crew.map(os._exit, [(1,)])
+
+
+def test_scaling_sets_all_workers_beside_one(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    lines = list(bench.run_scaling(None, 64, 2, None, repeats=1))
+
+    assert RATIO.search(lines[-1])
+    assert re.match(r"  2 processes / 1 process .*bar 1.9: (ok|short), stretch 2: (ok|short)", lines[-1])

@@ -47,6 +47,7 @@ def test_time_is_images_by_their_cost_and_passes_by_theirs(sequential: bool, wor
     assert cost.pass_seconds >= (PASS if sequential else 0)
     assert cost.rate < 1.2 / EACH  # a busy machine takes longer
     assert cost.seconds == pytest.approx(100 / cost.rate / workers + cost.pass_seconds)
+    assert cost.core_seconds == pytest.approx(cost.seconds * workers)
 
 
 def test_only_the_shards_to_be_made_count() -> None:

@@ -1,11 +1,12 @@
 """Figures follow the page around them, and pictures keep their pixels."""
 
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
-from sbtrain.figures import as_png, as_svg, new_figure
+from sbtrain.figures import as_png, as_svg, new_figure, plain
 
 
 def drawn() -> str:
@@ -35,6 +36,40 @@ def test_a_figure_has_a_shape_and_no_fixed_size() -> None:
 
 def test_the_same_figure_is_the_same_text() -> None:
     assert drawn() == drawn()
+
+
+def test_a_figure_says_what_it_shows_and_rules_nothing_around() -> None:
+    figure, _ = new_figure()
+    svg = as_svg(figure, 'a "b" <c>')
+
+    assert 'role="img" aria-label="a &quot;b&quot; &lt;c&gt;"' in svg.split(">", 1)[0]
+    assert "<style" not in svg
+    assert "<metadata" not in svg
+
+
+def test_names_of_a_figure_are_all_referred_to() -> None:
+    svg = drawn()
+
+    named, used = set(re.findall(r' id="([^"]+)"', svg)), set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+    assert named == used != set()
+
+
+def test_a_page_may_name_lighter_colors() -> None:
+    assert "var(--chart-0, #0072B2)" in drawn()
+
+
+def test_dollars_are_letters() -> None:
+    figure, (axes,) = new_figure()
+    axes.set_title(plain("$a_b$ for $5"))
+
+    assert ">$a_b$ for $5<" in as_svg(figure)
+
+
+def test_letters_that_no_font_has_are_no_trouble() -> None:
+    figure, (axes,) = new_figure()
+    axes.set_title("猫")
+
+    assert ">猫<" in as_svg(figure)
 
 
 def test_a_png_holds_the_pixels_it_was_given() -> None:

@@ -397,6 +397,38 @@ def test_what_a_reproduction_has_not_run_is_said(lean: Path, tmp_path: Path) -> 
     assert "not run yet: to-come" in page
 
 
+def test_a_reproductions_tables_are_shown_with_what_failed(lean: Path, tmp_path: Path) -> None:
+    done = {
+        "name": "frozen",
+        "top1": {"mean": 0.15, "ci95": 0.01},
+        "interval_over": "2 pretraining runs",
+        "results": [],
+    }
+    failed = {"name": "end to end", "results": [{"state": "failed", "message": "no shards of <rgb>"}]}
+    row = {"name": "SimpleNet, Lab", "samples_per_class": 64, "published": {"top1": 0.1093, "top5": 0.2558}}
+    table = {"about": "Table 1", "rows": [{**row, "evaluations": [done, failed]}]}
+    write_json(
+        tmp_path / "reproduce.json",
+        {"scale": "tiny", "about": "a trial", "classes": 1000, "tables": {"table1": table}, "cells": []},
+    )
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "reproduced")
+    assert "SimpleNet, Lab frozen 64 15.00 ± 1.00 10.93 +4.07 ± 1.00 " in text
+    assert "SimpleNet, Lab end to end 64 no shards of <rgb> 10.93" in text
+    assert "2 pretraining runs" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"tables": 3}', '{"tables": {"t": {"rows": [{}]}}, "cells": 4}'])
+def test_a_damaged_reproduction_is_said(content: str, lean: Path, tmp_path: Path) -> None:
+    (tmp_path / "reproduce.json").write_text(content)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "reproduce.json is damaged" in section(page, "reproduced")
+
+
 # ------------------------------------------------------------------------------------------------------ command line
 
 

@@ -24,18 +24,18 @@ ALL = 0
 
 
 def draw_rows(
-    labels: NDArray[np.int32], names: Sequence[str], samples: int, protocol: Protocol, seed: int, draw: int
+    labels: NDArray[Any], names: Sequence[str], samples: int, protocol: Protocol, seed: int, draw: int
 ) -> Rows:
     """Choose the labeled images of one draw.
 
     Parameters
     ----------
-    labels : int32 (N,)
-        Class of every row of the split.
+    labels : int32 (N,), or uint8 (N, A)
+        Class of every row of the split, or its attributes.
     names : sequence of str
         Of the classes; a class without a row counts as well.
     samples : int
-        Images for each class; 0: every row.
+        Images for each class, or of attributes, which part nothing into classes, images in all; 0: every row.
     protocol : {"balanced", "report"}
         Exactly `samples` of each class, or, as the report's code has it, samples x classes rows at random whatever
         their classes: at 1 for each of 1,000 classes about 365 of these have no image at all.
@@ -53,6 +53,8 @@ def draw_rows(
     """
     if samples == ALL:
         return np.arange(len(labels), dtype=np.int64)
+    if labels.ndim == 2:
+        return _draw_images(len(labels), samples, seed, draw)
     count = samples * len(names)
     if protocol == "report":
         if count > len(labels):
@@ -74,12 +76,19 @@ def draw_rows(
     return np.stack(chosen, axis=1).reshape(count)
 
 
-def hold_out(rows: Rows, labels: NDArray[np.int32], share: float) -> tuple[Rows, Rows]:
+def _draw_images(images: int, samples: int, seed: int, draw: int) -> Rows:
+    if samples > images:
+        raise ConfigError(f"{samples} labeled images, the split has {images}. Use at most that many, or all")
+    return permute(np.arange(samples), images, seed, draw)
+
+
+def hold_out(rows: Rows, labels: NDArray[Any], share: float) -> tuple[Rows, Rows]:
     """Part drawn rows into those to learn from and those to stop by: of each class the last `share`, rounded down.
 
-    Both together are the labels that a result claims to use.
+    Images with attributes count as one class. Both together are the labels that a result claims to use.
     """
     held = np.zeros(len(rows), dtype=bool)
+    labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
     for c in np.unique(labels[rows]):
         places = np.flatnonzero(labels[rows] == c)
         held[places[len(places) - held_count(len(places), share) :]] = True

@@ -148,9 +148,11 @@ class Fitter:
             norm.momentum = momentum
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of the batch's labels."""
+        """Return the mean cross-entropy of the batch's labels; of attributes (B, A) the binary one, over all B x A."""
         with self.runtime.autocast():
             logits = model(batch)
+        if batch["label"].dim() == 2:
+            return functional.binary_cross_entropy_with_logits(logits.float(), batch["label"].float())
         return functional.cross_entropy(logits.float(), batch["label"].long())
 
 

@@ -1,13 +1,13 @@
 """Labeled images of a split, and their features computed once: what a classifier learns from and is judged by.
 
-Axes: B images of a batch, N images of the split, D features.
+Axes: B images of a batch, N images of the split, D features, A attributes.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,15 +32,15 @@ FEATURE_SHARE = 0.5
 class Source(Protocol):
     """Rows with a label each, handed out as batches on the device."""
 
-    labels: NDArray[np.int32]
-    """Class of every row of the split, (N,)."""
+    labels: NDArray[Any]
+    """Class of every row of the split, int32 (N,), or its attributes, uint8 (N, A), 0 or 1."""
 
     def batch(self, rows: Rows) -> Batch:
         """Return `rows` (B,)."""
 
 
 class Labeled:
-    """A split whose images belong to one class each, uint8, where memory has room for them.
+    """A split whose images belong to one class each, or have attributes: uint8, where memory has room for them.
 
     Parameters
     ----------
@@ -51,26 +51,34 @@ class Labeled:
     device : torch.device
     cache : {"auto", "device", "host", "mmap"}
         Where the images wait; ``mmap`` of compressed shards: in host memory.
+    attributes : bool
+        Attributes are welcome too.
 
     Raises
     ------
     FormatError
-        There is no such split, it has no labels, or a label is no class.
+        There is no such split, it has no labels, or a label is no class or no attribute.
     ConfigError
-        Its labels are attributes.
+        Its labels are attributes, which are not welcome.
     """
 
     def __init__(
-        self, manifest: Manifest, split: str, datasets: tuple[str, ...], device: torch.device, cache: Cache = "auto"
+        self,
+        manifest: Manifest,
+        split: str,
+        datasets: tuple[str, ...],
+        device: torch.device,
+        cache: Cache = "auto",
+        attributes: bool = False,
     ) -> None:
         self._reader = SplitReader(manifest, split, (*datasets, "label"))
-        if manifest.splits[split].label_kind != "class":
+        if manifest.splits[split].label_kind != "class" and not attributes:
             self._reader.close()
             raise ConfigError(
                 f"{manifest.root}: split {split} has {len(manifest.label_names)} attributes an image, expected one "
-                f"class. Classifiers of attributes are not supported: build shards with class labels"
+                f"class. Use sbtrain finetune, which knows attributes, or shards with class labels"
             )
-        self.labels = self._read_labels(manifest)
+        self.labels = self._read_labels(manifest, split)
         self._residence = reside("host" if cache == "mmap" and self._reader.compressed else cache, self._reader, device)
 
     def __len__(self) -> int:
@@ -84,16 +92,23 @@ class Labeled:
         """Close the shards."""
         self._reader.close()
 
-    def _read_labels(self, manifest: Manifest) -> NDArray[np.int32]:
-        parts, classes = [], len(manifest.label_names)
+    def _read_labels(self, manifest: Manifest, split: str) -> NDArray[Any]:
+        parts, spec = [], manifest.datasets(split)["label"]
+        classes = 2 if spec.row_shape else len(manifest.label_names)
         for _, shard in self._reader.blocks("label"):
-            labels = np.empty(len(shard), np.int32)
+            labels = np.empty((len(shard), *spec.row_shape), spec.dtype)
             read_checked(shard, "label", labels)
-            wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+            wrong = np.argwhere((labels < 0) | (labels >= classes))
             if wrong.size:
+                value = labels[tuple(wrong[0])]
+                what = (
+                    f"attribute {manifest.label_names[wrong[0][1]]} {value}, expected 0 or 1"
+                    if spec.row_shape
+                    else f"label {value}, the manifest names {classes} classes"
+                )
                 raise ShardError(
-                    f"{shard.path}: image {wrong[0]}: label {labels[wrong[0]]}, the manifest names {classes} classes: "
-                    f"damaged. Rebuild it: sbprep verify --repair {manifest.root}"
+                    f"{shard.path}: image {wrong[0][0]}: {what}: damaged. Rebuild it: sbprep verify --repair "
+                    f"{manifest.root}"
                 )
             parts.append(labels)
         return np.concatenate(parts)

@@ -8,7 +8,6 @@ The groups of torch work by backend: tensors on a GPU go by NCCL, those on the h
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,8 +21,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbformat.errors import ConfigError, SplitbrainError
+from sbformat.errors import ConfigError
 from sbtrain.rank_meeting import RankError, meet
+from sbtrain.rank_talk import attempt, error_of, error_record, exchange
 from sbtrain.rank_watch import Watch
 from sbtrain.tensor_files import load_tensors
 
@@ -146,11 +146,11 @@ class World:
         """Return what `call` returns; where it fails on any rank, raise on all of them."""
         if self.size == 1:
             return call()
-        result, error = _attempt(call)
-        told = self._exchange(_error_record(error))
+        result, error = attempt(call)
+        told = exchange(error_record(error), self.size)
         for rank, record in enumerate(told):
             if record is not None:
-                self._raise(error or _error_of(record, f"rank {rank} of {self.size}: "))
+                self._raise(error or error_of(record, f"rank {rank} of {self.size}: "))
         assert error is None, "it would have been told"
         return cast(T, result)
 
@@ -158,10 +158,10 @@ class World:
         """Return on every rank what `call`, a JSON value, returns on the first, or raise what it raises there."""
         if self.size == 1:
             return call()
-        result, error = _attempt(call) if self.first else (None, None)
-        told = self._exchange({"error": _error_record(error), "result": result})[0]
+        result, error = attempt(call) if self.first else (None, None)
+        told = exchange({"error": error_record(error), "result": result}, self.size)[0]
         if told["error"] is not None:
-            self._raise(error or _error_of(told["error"], f"rank 0 of {self.size}: "))
+            self._raise(error or error_of(told["error"], f"rank 0 of {self.size}: "))
         return cast(T, result if self.first else told["result"])
 
     def compare(self, record: Mapping[str, tuple[str, str]]) -> None:
@@ -179,7 +179,7 @@ class World:
         """
         if self.size == 1:
             return
-        told = self._exchange({name: value for name, (value, _) in record.items()})
+        told = exchange({name: value for name, (value, _) in record.items()}, self.size)
         lines = [
             f"{name}: rank {rank} of {self.size} has {told[rank][name]}, rank 0 has {told[0][name]}. {remedy}"
             for name, (_, remedy) in record.items()
@@ -207,17 +207,6 @@ class World:
             dist.broadcast(plain.view(-1).view(torch.uint8), 0)
             tensor.detach().copy_(plain)
 
-    def _exchange(self, value: Any) -> list[Any]:
-        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(sizes, torch.tensor([len(content)]))
-        most = int(max(sizes))
-        padded = torch.zeros(most, dtype=torch.uint8)
-        padded[: len(content)] = content
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return [json.loads(bytes(part[: int(n)].tolist())) for part, n in zip(parts, sizes, strict=True)]
-
     def _raise(self, error: BaseException) -> None:
         self._shared_error = error
         raise error
@@ -244,7 +233,7 @@ class World:
         global _current
         on_cuda = device != "cpu" and torch.cuda.is_available()
         meet(self.rank, self.size, "cpu:gloo,cuda:nccl" if on_cuda else "gloo")
-        watch = Watch(self.rank, self.size, lambda value: self._exchange(value)[0])
+        watch = Watch(self.rank, self.size, lambda value: exchange(value, self.size)[0])
         _current = self
         try:
             yield
@@ -263,7 +252,7 @@ class World:
         # Together: torchrun ends all others as soon as one has left with a code that is not 0, and the first rank may
         # still be writing.
         self._answer()
-        dist.barrier()
+        exchange(None, self.size)
         watch.close()
         with suppress(RuntimeError):  # nothing depends on it any more
             dist.destroy_process_group()
@@ -328,21 +317,6 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
             bucket = []
         bucket.append(tensor)
     yield bucket
-
-
-def _attempt(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    try:
-        return call(), None
-    except (SplitbrainError, OSError) as error:
-        return None, error
-
-
-def _error_record(error: Exception | None) -> dict[str, Any] | None:
-    return None if error is None else {"config": isinstance(error, ConfigError), "text": str(error)}
-
-
-def _error_of(record: dict[str, Any], prefix: str) -> SplitbrainError:
-    return (ConfigError if record["config"] else RankError)(prefix + record["text"])
 
 
 def _work(work: dist.Work | None) -> dist.Work:

@@ -144,9 +144,16 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def solve(self, feature: Tensor, label: Tensor) -> None:
-        """Become the ridge regression of the labels, as one-hot rows, on `feature` (n, D), float32; `label` (n,)."""
+        """Become the ridge regression of the labels on `feature` (n, D), float32.
+
+        `label` (n,) as one-hot rows; attributes (n, A) as -1 and 1, between which their logits turn.
+        """
         mean, variance = feature.mean(0), feature.var(0, correction=0)
-        targets = functional.one_hot(label.long(), self.linear.out_features).float()
+        targets = (
+            2 * label.float() - 1
+            if label.dim() == 2
+            else functional.one_hot(label.long(), self.linear.out_features).float()
+        )
         if isinstance(self.norm, nn.BatchNorm1d):
             self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": mean, "running_var": variance})
             weight, bias = ridge((feature - mean) / (variance + self.norm.eps).sqrt(), targets)

@@ -116,5 +116,6 @@ def _highlights(runs: Sequence[Run]) -> list[Highlight]:
         device = (run.summary or {}).get("device", "unfinished run")
         found.append(Highlight("pretraining, images/s", f"{speed:,.0f}", f"{run.label}; {device}"))
     done = sum(run.summary is not None for run in runs)
-    found.append(Highlight("runs finished", f"{done} of {len(runs)}", "the others are shown as far as they are"))
+    note = "the others are shown as far as they are" if done < len(runs) else "each to its last step"
+    found.append(Highlight("runs finished", f"{done} of {len(runs)}", note))
     return found
