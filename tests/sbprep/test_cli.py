@@ -25,7 +25,7 @@ from sbprep.report import ProgressPrinter, duration_text, progress_text
 
 #: All of them: a new one has to be added here too.
 OPTIONS = {
-    "bench": {"--images", "--source", "--workers"},
+    "bench": {"--images", "--scaling", "--scheduler", "--source", "--workers"},
     "build": {
         "--backend",
         "--bins",
@@ -44,6 +44,7 @@ OPTIONS = {
         "--partition",
         "--rescale",
         "--resize",
+        "--scheduler",
         "--seed",
         "--source",
         "--target-size",
@@ -150,7 +151,13 @@ def test_the_example_of_bench_is_understood() -> None:
     arguments = example("bench")  # running it takes half a minute: see test_bench.py
     context = main.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
-    assert context.params == {"source": None, "images": 2000, "workers": -1}
+    assert context.params == {
+        "source": None,
+        "images": 2000,
+        "workers": -1,
+        "scaling": False,
+        "scheduler": None,
+    }
 
 
 # Messages and exit codes
@@ -582,3 +589,10 @@ def test_a_terminal_gets_one_live_line_and_keeps_the_last() -> None:
     assert shown.count("\n") == 1
     assert shown.rstrip().endswith("0 s left")
     assert "[########################] 4,000/4,000 images 100%" in shown.split("\r")[-2]
+
+
+def test_a_scheduler_is_measured_beside_processes_only() -> None:
+    result = run("bench", "--scheduler", "tcp://localhost:1")
+
+    assert result.exit_code == 2
+    assert "a scheduler is measured with --scaling only" in result.output

@@ -130,6 +130,10 @@ RECIPES: dict[str, Recipe] = {
         "linear evaluation on ImageNet: simsiam/main_lincls.py",
         (ViewSpec(size=224, scale=(0.08, 1.0), jitter=0.0, grayscale=0.0),),
     ),
+    "crop_flip_report": Recipe(
+        "fine-tuning in the SimSiam report's code: resized, then crops that are larger than the image are drawn again",
+        (ViewSpec(size=224, scale=(0.8, 1.2), jitter=0.0, grayscale=0.0),),
+    ),
 }
 
 

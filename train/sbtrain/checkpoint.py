@@ -148,9 +148,7 @@ def latest(folder: Path, warn: Callable[[str], None], regular: bool = False) -> 
     return None
 
 
-def latest_for_all(
-    world: World, folder: Path, warn: Callable[[str], None], regular: bool = False
-) -> Checkpoint | None:
+def latest_for_all(world: World, folder: Path, warn: Callable[[str], None], regular: bool = False) -> Checkpoint | None:
     """Return `latest` as the first rank finds it: the others see neither the folder nor what is wrong with it."""
     found: list[Checkpoint | None] = []
 

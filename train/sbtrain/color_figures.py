@@ -99,15 +99,15 @@ def _gamut_figure(spaces: list[SpaceBins], target: TargetSpec) -> Figure:
     )
     squares, inside = bin_squares(target), bins_in_gamut(target)
     ink = axes.xaxis.label.get_color()
-    for chosen, style in ((squares[~inside], {"alpha": 0.25, "linewidth": 0.5}), (squares[inside], {"linewidth": 0.8})):
+    for chosen, alpha, width in ((squares[~inside], 0.25, 0.5), (squares[inside], 1.0, 0.8)):
         x, y = _outlines(chosen)
-        axes.plot(x, y, color=ink, **style)
+        axes.plot(x, y, color=ink, alpha=alpha, linewidth=width)
     lab = next((s for s in spaces if s.colorspace == "lab"), None)
     if lab is not None:
         share = lab.dual.counts / lab.dual.counts.sum()
         used, center = share > 0, squares[:, :2] + squares[:, 2:] / 2
         # The area of a dot is a bin's share; the least is still seen.
-        axes.scatter(*center[used].T, s=np.maximum(900 * share[used], 1.5), color=ink, zorder=3)
+        axes.scatter(center[used, 0], center[used, 1], s=np.maximum(900 * share[used], 1.5), color=ink, zorder=3)
     axes.set(xlabel="a: green to red", ylabel="b: blue to yellow")
     axes.grid(visible=False)
     return figure

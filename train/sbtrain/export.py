@@ -13,11 +13,13 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.jit._trace import TracerWarning
 
 from sbformat.durable import fsync_path, make_folder, write_atomically
 from sbformat.errors import ConfigError, FormatError, SplitbrainError
@@ -235,11 +237,11 @@ def _write_onnx(encoder: ExportedEncoder, path: Path) -> None:
         options |= {"dynamo": True, "dynamic_shapes": _free(encoder), "external_data": False}
     else:
         options |= {"dynamic_axes": {name: {0: "images"} for name in [*names, "features"]}}
-        if "dynamo" in torch.onnx.export.__kwdefaults__:
+        if "dynamo" in signature(torch.onnx.export).parameters:
             options["dynamo"] = False
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints how far it is
         # The older exporter says that it is older, and that it takes the sizes of maps for constants, which they are.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         # The newer one, that images and their ranges are as many, as they are meant to be.
         warnings.filterwarnings("ignore", "# The axis name: images will not be used", UserWarning)
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript", DeprecationWarning)
@@ -270,7 +272,7 @@ def _has_onnxscript() -> bool:
     """Return whether torch can export by its newer way: it needs this library, and torch 2.6."""
     from importlib.util import find_spec
 
-    return find_spec("onnxscript") is not None and "external_data" in torch.onnx.export.__kwdefaults__
+    return find_spec("onnxscript") is not None and "external_data" in signature(torch.onnx.export).parameters
 
 
 def _missing(name: str) -> ConfigError:

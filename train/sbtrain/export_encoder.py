@@ -86,7 +86,7 @@ class ExportedEncoder(nn.Module):
         example = self.example(2)
         with torch.no_grad():
             wanted = self(*example)
-            self.method.inputs = PlainView(views, self.inputs["image"][-1])
+            self.method.inputs = PlainView(views, self.inputs["image"][-1])  # type: ignore[assignment]
             difference = float((self(*example) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
         if not difference < PLAIN_TOLERANCE:
             raise ConfigError(

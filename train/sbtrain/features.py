@@ -106,7 +106,7 @@ def write_features(
     make_folder(path.parent)
     datasets = pretrained.method.inputs.datasets
     there = pretrained.manifest.datasets(config.split)
-    extras = {name: there[name] for name in ("label", "source_index") if name in there}
+    extras: dict[str, DatasetSpec] = {name: there[name] for name in ("label", "source_index") if name in there}
     reader = SplitReader(pretrained.manifest, config.split, (*datasets, *extras))
     try:
         images, rows = _Images(reside("auto", reader, runtime.device)), chosen_rows(len(reader), config.limit)

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sbformat.errors import ConfigError
+from sbformat.manifest import Manifest
 from sbformat.permutation import permute
+from sbtrain.attribute_result import AttributeFile, AttributeFit
+from sbtrain.attributes import evaluate_attributes
+from sbtrain.augmented import Augmented, Centered, seen_size, views_of
 from sbtrain.chosen import Chosen, chosen_rows
 from sbtrain.confusion import Confusion
 from sbtrain.data import Batch, Rows
@@ -21,12 +28,15 @@ from sbtrain.few_shot import draw_rows, hold_out
 from sbtrain.finetune_config import FinetuneConfig, samples_text
 from sbtrain.finetune_result import Fit, ResultFile
 from sbtrain.fitting import Fitter, Interrupted, evaluate
+from sbtrain.folds import read_folds
 from sbtrain.labeled import Features, Labeled, Source
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
 from sbtrain.pretrained import Pretrained, check_classes, seeded
 from sbtrain.runtime import Runtime
 
 Say = Callable[[str], None]
+#: Rows, pass -> batch.
+Views = Callable[[Rows, int], Batch]
 #: Keys of initial weights: those of the networks, and those of the classifier, the same whatever it sits on.
 _NETWORKS, _CLASSIFIER = 0, 1
 
@@ -48,12 +58,12 @@ def finetune(
     runtime: Runtime,
     say: Say,
     interrupted: Callable[[], bool] = lambda: False,
-) -> ResultFile:
+) -> ResultFile | AttributeFile:
     """Fit every classifier that `config` asks for and the result file does not have yet.
 
     Returns
     -------
-    ResultFile
+    ResultFile, or AttributeFile where images have attributes
         With every fit asked for.
 
     Raises
@@ -65,22 +75,54 @@ def finetune(
     """
     manifest = pretrained.manifest
     check_classes(manifest, config.split, config.eval_split)
-    result = ResultFile(pretrained.run_dir, config, pretrained.about(config, runtime))
+    attributes = _has_attributes(manifest, config)
+    folds = None if config.folds is None else read_folds(config.folds, manifest, config.split)
+    about = pretrained.about(config, runtime) | ({} if folds is None else {"folds": folds.digest})
+    kind: type[AttributeFile | ResultFile] = AttributeFile if attributes else ResultFile
+    result = kind(pretrained.run_dir, config, about)
     if not result.missing():
         return result
     fits = _Fits(pretrained, config, runtime, interrupted)
     try:
-        rows = {key: fits.rows(*key) for key in result.missing()}  # a k that cannot be is found out before any fit
+        # A k that cannot be is found out before any fit.
+        rows = {(k, d): fits.rows(k, d) if folds is None else folds.rows[d] for k, d in result.missing()}
         for i, (samples, draw) in enumerate(rows):
             fit, confusion = fits.run(samples, draw, rows)
-            result.add(fit, confusion.to_json())
+            result.add(fit, confusion)
             say(
-                f"{i + 1} of {len(rows)}: {samples_text(samples)} per class, draw {draw + 1}: top-1 {fit.top1:.2%}, "
-                f"top-5 {fit.top5:.2%} after {fit.steps} steps, {fit.seconds:.1f} s"
+                f"{i + 1} of {len(rows)}: {samples_text(samples)}{'' if attributes else ' per class'}, draw {draw + 1}: "
+                f"{fit.text()} after {fit.steps} steps, {fit.seconds:.1f} s"
             )
     finally:
         fits.close()
     return result
+
+
+def _has_attributes(manifest: Manifest, config: FinetuneConfig) -> bool:
+    """Return whether images have attributes instead of a class; refuse what means nothing for those."""
+    kinds = {split: manifest.splits[split].label_kind for split in (config.split, config.eval_split)}
+    if None not in kinds.values() and len(set(kinds.values())) > 1:
+        raise ConfigError(
+            f"{manifest.root}: labels of {', '.join(f'{split}: {kind}' for split, kind in kinds.items())}, expected the "
+            f"same kind. Choose others with --split and --eval-split"
+        )
+    attributes = kinds[config.split] == "attribute"
+    if attributes and config.protocol == "report":
+        raise ConfigError(
+            f"protocol report draws images by classes, but those of {config.split} have attributes. Leave --protocol out: "
+            f"--samples-per-class then is the number of images"
+        )
+    return attributes
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """What networks that do not learn give."""
+
+    width: int
+    encode: Callable[[Batch], Tensor]
+    train: Source
+    reported: Source
 
 
 class _Fits:
@@ -92,11 +134,14 @@ class _Fits:
         self._pretrained, self._config, self._runtime = pretrained, config, runtime
         self._interrupted = interrupted
         needed = pretrained.method.inputs.datasets
-        self._train = Labeled(pretrained.manifest, config.split, needed, runtime.device)
-        self._eval_split = Labeled(pretrained.manifest, config.eval_split, needed, runtime.device)
-        self._reported = Chosen(self._eval_split, chosen_rows(len(self._eval_split), config.eval_limit))
-        self._features: tuple[int, int, Source, Source] | None = None
-        """Draw, number of features, and both splits."""
+        self._train = Labeled(pretrained.manifest, config.split, needed, runtime.device, attributes=True)
+        self._eval_split = Labeled(pretrained.manifest, config.eval_split, needed, runtime.device, attributes=True)
+        self._size = seen_size(pretrained.method, pretrained.manifest.image_size)
+        self._reported: Source = Chosen(self._eval_split, chosen_rows(len(self._eval_split), config.eval_limit))
+        if config.center < 1:
+            self._reported = Centered(self._reported, self._size, config.center)
+        self._features: tuple[int, _Frozen] | None = None
+        """Draw, and what was computed for it."""
 
     def close(self) -> None:
         self._train.close()
@@ -106,29 +151,42 @@ class _Fits:
         config, names = self._config, self._pretrained.manifest.label_names
         return draw_rows(self._train.labels, names, samples, config.protocol, config.seed, draw)
 
-    def run(self, samples: int, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[Fit, Confusion]:
+    def run(
+        self, samples: int, draw: int, rows: dict[tuple[int, int], Rows]
+    ) -> tuple[Fit | AttributeFit, dict[str, Any]]:
+        """Return a fit and, of classes, which one was taken for which."""
         begun = time.perf_counter()
-        model, train, reported = self._parts(draw, rows)
+        model, train, reported, views = self._parts(draw, rows)
         nn.Module.to(model, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         mine = rows[samples, draw]
-        steps = Fitter(train, self._config, self._runtime, self._interrupted).fit(model, mine, self._seed(draw))
+        fitter = Fitter(train, self._config, self._runtime, self._interrupted, views)
+        steps = fitter.fit(model, mine, self._seed(draw))
+        held = len(hold_out(mine, self._train.labels, self._config.hold_out)[1])
+        made = {"samples": samples, "draw": draw, "images": len(mine), "steps": steps, "held_out": held}
+        if self._train.labels.ndim == 2:
+            scores = evaluate_attributes(model, reported, self._runtime, self._interrupted)
+            return AttributeFit(**made, **asdict(scores), seconds=time.perf_counter() - begun), {}
         confusion = Confusion(self._pretrained.manifest.label_names, self._runtime.device)
         top1, top5 = evaluate(model, reported, self._runtime, self._interrupted, confusion)
-        seconds = time.perf_counter() - begun
-        held = len(hold_out(mine, self._train.labels, self._config.hold_out)[1])
-        fit = Fit(
-            samples=samples, draw=draw, images=len(mine), steps=steps, top1=top1, top5=top5, seconds=seconds, held_out=held
-        )  # fmt: skip
-        return fit, confusion
+        return Fit(**made, top1=top1, top5=top5, seconds=time.perf_counter() - begun), confusion.to_json()
 
-    def _parts(self, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[Classifier | Supervised, Source, Source]:
+    def _parts(
+        self, draw: int, rows: dict[tuple[int, int], Rows]
+    ) -> tuple[Classifier | Supervised, Source, Source, Views | None]:
         if not self._config.freeze:
             encoder = self._encoder(draw)
-            return Supervised(encoder, self._classifier(encoder.width, draw)), self._train, self._reported
-        width, train, reported = self._frozen(draw, rows)
-        return self._classifier(width, draw), train, reported
+            model = Supervised(encoder, self._classifier(encoder.width, draw))
+            return model, self._train, self._reported, self._views(draw)
+        frozen = self._frozen(draw, rows)
+        return self._classifier(frozen.width, draw), frozen.train, frozen.reported, self._views(draw, frozen.encode)
 
-    def _frozen(self, draw: int, rows: dict[tuple[int, int], Rows]) -> tuple[int, Source, Source]:
+    def _views(self, draw: int, encode: Callable[[Batch], Tensor] | None = None) -> Views | None:
+        if self._config.augmentation == "none":
+            return None
+        augment = views_of(self._config.augmentation, self._size, self._seed(draw)).to(self._runtime.device)
+        return Augmented(self._train, augment, encode).batch
+
+    def _frozen(self, draw: int, rows: dict[tuple[int, int], Rows]) -> _Frozen:
         # A run's features serve every draw; new weights are others in each.
         kept = draw if self._config.from_scratch else 0
         if self._features is None or self._features[0] != kept:
@@ -137,16 +195,18 @@ class _Fits:
             nn.Module.to(encoder, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             wanted = [mine for (_, d), mine in rows.items() if d == draw or not self._config.from_scratch]
 
+            @torch.no_grad()
             def encode(batch: Batch) -> Tensor:
                 if self._interrupted():
                     raise Interrupted
-                features: Tensor = encoder(batch)
+                with self._runtime.autocast():
+                    features: Tensor = encoder(batch)
                 return features
 
             train = Features(self._train, np.concatenate(wanted), encode, self._runtime)
             reported = Features(self._reported, np.arange(len(self._reported.labels)), encode, self._runtime)
-            self._features = kept, encoder.width, train, reported
-        return self._features[1:]
+            self._features = kept, _Frozen(encoder.width, encode, train, reported)
+        return self._features[1]
 
     def _encoder(self, draw: int) -> Encoder:
         start = self._pretrained
@@ -155,7 +215,8 @@ class _Fits:
 
     def _classifier(self, width: int, draw: int) -> Classifier:
         with seeded(self._seed(draw, _CLASSIFIER)):
-            return Classifier(width, len(self._pretrained.manifest.label_names), self._config.standardize)
+            classes = len(self._pretrained.manifest.label_names)
+            return Classifier(width, classes, self._config.standardize, self._config.head == "normal")
 
     def _seed(self, draw: int, kind: int = _CLASSIFIER) -> int:
         return permute(draw, 1 << 62, self._config.seed, kind)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sbformat.errors import ConfigError
 from sbtrain.config import Precision, check_number
 from sbtrain.few_shot import ALL, Protocol, held_count
+from sbtrain.folds import FOLDS
 from sbtrain.optim import Optimizer, Schedule
 
-Head = Literal["random", "ridge"]
+Head = Literal["random", "normal", "ridge"]
+Augmentation = Literal["none", "crop_flip", "crop_flip_report"]
+#: Fields that came after the first results: left out of a result where they say what was always done, so that the same
+#: command still finds it.
+_LATER = {"augmentation": "none", "center": 1.0}
 _LEAST = {"draws": 1, "pool": 0, "epochs": 1, "min_steps": 1, "batch_size": 2, "eval_limit": 0}
 
 
@@ -42,8 +48,15 @@ class FinetuneConfig:
     """Features to mean 0 and variance 1 over the batch, as in the original paper's linear tests. Output maps are log-odds,
     most of them far below 0, and what they share drowns what tells images apart."""
     head: Head = "random"
-    """Weights of the classifier to begin with: random, or those of ridge regression on the drawn images' features, which
-    is the whole fit where `freeze` is set (A. Kumar et al., ICLR 2022, on why to solve the head first)."""
+    """Weights of the classifier to begin with: random; ``normal``: of deviation 0.01 without bias, as the linear tests of
+    SimSiam and Self-Classifier have it; or those of ridge regression on the drawn images' features, which is the whole fit
+    where `freeze` is set (A. Kumar et al., ICLR 2022, on why to solve the head first)."""
+    augmentation: Augmentation = "none"
+    """What a fit learns from: the images as they are, or their views, other ones in every pass: ``crop_flip``: crops of
+    (0.08, 1) of the area, mirrored or not; ``crop_flip_report``: of (0.8, 1.2), as the SimSiam report's code has it.
+    With `freeze` the network looks at each of them, in its eval mode."""
+    center: float = 1.0
+    """Of the sides, the part around the center that reported images are seen by: 0.875 for "resize to 256, crop 224"."""
     epochs: int = 8
     """Passes over the drawn images."""
     min_steps: int = 40
@@ -63,6 +76,8 @@ class FinetuneConfig:
     eval_split: str = "val"
     eval_limit: int = 0
     """Report this many images of `eval_split`, the same ones always, for networks that are slow; 0: all."""
+    folds: Path | None = None
+    """File of ten subsets of `split`, STL-10's ``fold_indices.txt``: draw d learns from subset d."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -72,6 +87,18 @@ class FinetuneConfig:
             check_number(name, value)
         if not self.samples_per_class or min(self.samples_per_class) < 0:
             raise ConfigError(f"samples per class {self.samples_per_class}, expected numbers from 1 on, or all")
+        if self.folds and (self.samples_per_class != (ALL,) or self.draws > FOLDS):
+            raise ConfigError(
+                f"{self.draws} draws of {', '.join(map(samples_text, self.samples_per_class))} samples, but folds say which "
+                f"images: use --samples-per-class all, and at most {FOLDS} draws"
+            )
+        if not 0 < self.center <= 1:
+            raise ConfigError(f"center {self.center}, expected a part of the sides, more than 0 and at most 1")
+        if self.augmentation != "none" and self.head == "ridge" and self.freeze:
+            raise ConfigError(
+                f"augmentation {self.augmentation}, but ridge regression of frozen features is solved on the images as they "
+                f"are. Use --head normal, or leave --augmentation out"
+            )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected {least} or more")
@@ -102,18 +129,23 @@ class FinetuneConfig:
 
     @property
     def name(self) -> str:
-        """What a result's name begins with, such as ``finetune-conv4-pool1-frozen``."""
-        parts = ["finetune", self.layer or "output"]
+        """Part of a result's name, such as ``conv4-pool1-frozen``."""
+        parts = [self.layer or "output"]
         parts += [f"pool{self.pool}"] if self.pool else []
         parts += ["frozen"] if self.freeze else []
-        parts += ["ridge"] if self.head == "ridge" else []
+        parts += [self.head] if self.head != "random" else []
+        parts += [self.augmentation] if self.augmentation != "none" else []
+        parts += ["folds"] if self.folds else []
         parts += ["report"] if self.protocol == "report" else []
         parts += ["scratch"] if self.from_scratch else []
         return "-".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {**asdict(self), "samples_per_class": [samples_text(k) for k in self.samples_per_class]}
+        """Return the fields as JSON values; of folds that there are some, which ones a result says elsewhere."""
+        found = {**asdict(self), "samples_per_class": [samples_text(k) for k in self.samples_per_class]}
+        del found["folds"]
+        kept = {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
+        return kept | ({"folds": FOLDS} if self.folds else {})
 
 
 def samples_text(samples: int) -> str:

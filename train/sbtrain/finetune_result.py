@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from sbformat.manifest import json_digest
 from sbtrain.few_shot import ALL, Interval, interval
@@ -17,8 +17,22 @@ from sbtrain.finetune_config import FinetuneConfig, samples_text
 from sbtrain.run_folder import kept_result, write_result
 from sbtrain.runtime import RunError
 
-FORMAT = "sbtrain-finetune"
 VERSION = 1
+
+
+class AnyFit(Protocol):
+    """What a file has to know of its fits."""
+
+    @property
+    def samples(self) -> int:
+        """For each class; 0: all."""
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw."""
+
+
+F = TypeVar("F", bound=AnyFit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +52,10 @@ class Fit:
     seconds: float
     held_out: int = 0
     """Of `images`, those to stop by; 0: a fixed number of steps."""
+
+    def text(self) -> str:
+        """Return the scores in words."""
+        return f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}"
 
 
 @dataclass(frozen=True)
@@ -71,8 +89,8 @@ class Shot:
         return {"samples_per_class": self.label, "images": self.fits[0].images, "draws": len(self.fits), **summary}
 
 
-class ResultFile:
-    """``results/finetune-….json``: read where it is there, written whole after every fit.
+class FitFile(Generic[F]):
+    """A file of fits in ``results/``: read where it is there, written whole after every one.
 
     Parameters
     ----------
@@ -87,49 +105,78 @@ class ResultFile:
         The file is damaged.
     """
 
+    kind: ClassVar[str]
+    """What its name begins with, and its format ends with."""
+    fit_type: ClassVar[Any]
+
     def __init__(self, run_dir: Path, config: FinetuneConfig, about: dict[str, Any]) -> None:
         self.config, self._run_dir = config, run_dir
         fields = {k: v for k, v in config.to_json().items() if k not in ("samples_per_class", "draws")}
-        self._head = {"format": FORMAT, "version": VERSION, "config": fields, **about}
-        self.name = f"{config.name}-{json_digest(self._head)[:8]}"
+        self._head = {"format": f"sbtrain-{self.kind}", "version": VERSION, "config": fields, **about}
+        self.name = f"{self.kind}-{config.name}-{json_digest(self._head)[:8]}"
         self.path = run_dir / "results" / f"{self.name}.json"
-        self._confusion: dict[str, Any] | None = None
-        self._fits = {(fit.samples, fit.draw): fit for fit in self._read()}
+        self._fits: dict[tuple[int, int], F] = {(fit.samples, fit.draw): fit for fit in self._read()}
 
     def missing(self) -> list[tuple[int, int]]:
         """Return (samples, draw) of what the config asks for and is not there: one draw after the other."""
         asked = [(k, draw) for draw in range(self.config.draws) for k in self.config.samples_per_class]
         return [key for key in asked if key not in self._fits]
 
-    def add(self, fit: Fit, confusion: dict[str, Any]) -> None:
-        """Take in one fit, and write the file, which keeps the confusion of the newest fit on most samples."""
+    def add(self, fit: F, confusion: dict[str, Any]) -> None:
+        """Take in one fit, and write the file."""
         self._fits[fit.samples, fit.draw] = fit
-        if fit.samples == max(self._fits, key=_most)[0]:
-            self._confusion = {"samples_per_class": samples_text(fit.samples), "draw": fit.draw, **confusion}
         write_result(self._run_dir, self.name, self.to_json())
 
-    def shots(self) -> list[Shot]:
-        """Return what the config asks for, every fit of it done."""
+    def asked(self) -> list[tuple[F, ...]]:
+        """Return what the config asks for, all draws of one number of samples together."""
         draws = range(self.config.draws)
-        return [Shot(tuple(self._fits[k, draw] for draw in draws)) for k in self.config.samples_per_class]
+        return [tuple(self._fits[k, draw] for draw in draws) for k in self.config.samples_per_class]
+
+    def summary(self, fits: tuple[F, ...]) -> dict[str, Any]:
+        """Return what the draws of one number of samples say, as JSON values."""
+        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Return everything in the file, fits by number of samples and draw."""
         fits = sorted(self._fits.values(), key=lambda fit: (fit.samples == ALL, fit.samples, fit.draw))
         numbers = dict.fromkeys(fit.samples for fit in fits)
-        shots = [Shot(tuple(fit for fit in fits if fit.samples == k)) for k in numbers]
-        # Files written before there was a confusion have none.
-        confusion = {} if self._confusion is None else {"confusion": self._confusion}
-        results = {"results": [shot.to_json() for shot in shots], "fits": [asdict(fit) for fit in fits]}
-        return {**self._head, **results, **confusion}
+        shots = [self.summary(tuple(fit for fit in fits if fit.samples == k)) for k in numbers]
+        return {**self._head, "results": shots, "fits": [asdict(fit) for fit in fits]}  # type: ignore[call-overload]
 
-    def _read(self) -> list[Fit]:
-        data = kept_result(self.path, self._head)
-        self._confusion = data.get("confusion")
+    def _read(self) -> list[F]:
+        self._there = kept_result(self.path, self._head)
         try:
-            return [Fit(**fit) for fit in data["fits"]]
+            return [self.fit_type(**fit) for fit in self._there["fits"]]
         except TypeError as error:
             raise RunError(f"{self.path}: not a result of this command ({error}). Move it away") from error
+
+
+class ResultFile(FitFile[Fit]):
+    """``results/finetune-….json``: classifiers of classes."""
+
+    kind, fit_type = "finetune", Fit
+
+    def __init__(self, run_dir: Path, config: FinetuneConfig, about: dict[str, Any]) -> None:
+        super().__init__(run_dir, config, about)
+        self._confusion: dict[str, Any] | None = self._there.get("confusion")
+
+    def add(self, fit: Fit, confusion: dict[str, Any]) -> None:
+        """Take in one fit, and write the file, which keeps the confusion of the newest fit on most samples."""
+        if fit.samples == max([*self._fits, (fit.samples, fit.draw)], key=_most)[0]:
+            self._confusion = {"samples_per_class": samples_text(fit.samples), "draw": fit.draw, **confusion}
+        super().add(fit, confusion)
+
+    def shots(self) -> list[Shot]:
+        """Return what the config asks for, every fit of it done."""
+        return [Shot(fits) for fits in self.asked()]
+
+    def summary(self, fits: tuple[Fit, ...]) -> dict[str, Any]:
+        """Return means with intervals."""
+        return Shot(fits).to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything in the file; files written before there was a confusion have none."""
+        return {**super().to_json(), **({} if self._confusion is None else {"confusion": self._confusion})}
 
 
 def _most(key: tuple[int, int]) -> tuple[bool, int]:
@@ -154,10 +201,16 @@ def comparison_table(pretrained: Sequence[Shot], scratch: Sequence[Shot]) -> str
 
 def caption(config: FinetuneConfig, images: int, classes: int) -> str:
     """Return the sentence below a table: what the numbers are."""
-    draws = f"mean ± 95 % interval of {config.draws} draws" if config.draws > 1 else "one draw"
     kind = "as many images, of any class" if config.protocol == "report" else "exactly as many of each class"
+    kind = "one a fold" if config.folds else kind
     part = " (always the same part of it)" if config.eval_limit else ""
-    return f"{images:,} images of {config.eval_split}{part}, {classes} classes, chance {100 / classes:.3g} %; {draws}, {kind}"
+    shown = f"{images:,} images of {config.eval_split}{part}, {classes} classes, chance {100 / classes:.3g} %"
+    return f"{shown}; {draws_text(config)}, {kind}"
+
+
+def draws_text(config: FinetuneConfig) -> str:
+    """Return what means and intervals are of."""
+    return f"mean ± 95 % interval of {config.draws} draws" if config.draws > 1 else "one draw"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

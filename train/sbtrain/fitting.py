@@ -44,6 +44,8 @@ class Fitter:
     config: FinetuneConfig
     runtime: Runtime
     interrupted: Callable[[], bool] = lambda: False
+    views: Callable[[Rows, int], Batch] | None = None
+    """Rows, pass -> what a step learns from, where that is not the source's rows as they are."""
 
     def fit(self, model: Classifier | Supervised, rows: Rows, seed: int) -> int:
         """Train `model` in place; return the steps taken.
@@ -77,7 +79,8 @@ class Fitter:
             if self.interrupted():
                 raise Interrupted
             epoch, inside = divmod(step, per_pass)
-            batch = self.source.batch(learn[order.at(epoch, np.arange(inside * size, (inside + 1) * size))])
+            mine = learn[order.at(epoch, np.arange(inside * size, (inside + 1) * size))]
+            batch = self.source.batch(mine) if self.views is None else self.views(mine, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, per_pass, config.lr, config.schedule, 0, config.decay)
             optimizer.zero_grad(set_to_none=True)

@@ -248,9 +248,7 @@ def prepare(request: Request, world: World = ALONE) -> Parts:
     config = request.config
     if config.split not in manifest.splits:
         raise RunError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {config.split}. Use --split")
-    runtime = replace(
-        set_up(world.device(request.device), config.precision, config.mode, config.seed), world=world
-    )
+    runtime = replace(set_up(world.device(request.device), config.precision, config.mode, config.seed), world=world)
     if request.habits.graphs:
         refuse(config, runtime)
     method = build_method(config, manifest)

@@ -28,6 +28,7 @@ from sbtrain.config import check_number
 from sbtrain.decoding import Decode
 from sbtrain.few_shot import interval
 from sbtrain.figures import as_png
+from sbtrain.methods import Denoising, SplitBrain
 from sbtrain.picture_grid import grid
 from sbtrain.pretrained import Pretrained
 from sbtrain.reader import Rows, SplitReader
@@ -122,7 +123,7 @@ def reconstruct(
     finally:
         reader.close()
     shown = _first(views, config.images)
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "config": asdict(config),
@@ -151,6 +152,7 @@ def _views(
     pretrained: Pretrained, config: ReconstructConfig, runtime: Runtime, reader: SplitReader, rows: Rows
 ) -> Iterator[View]:
     method = pretrained.method.to(runtime.device).eval()
+    assert isinstance(method, SplitBrain | Denoising), "`datasets_of` refuses the others"
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
         fields = {name: torch.from_numpy(array).to(runtime.device) for name, array in _gathered(reader, part).items()}
@@ -212,7 +214,7 @@ def _caption(pretrained: Pretrained, config: ReconstructConfig, distorted: bool)
     )
     if run.method == "denoising":
         return f"{head} Corrupted: {run.noise} of {run.noise_level:g}, the network's input. Reconstructed: its output."
-    first, *others = {"rgb": "RGB"}.get(manifest.colorspace, "Lab")
+    first, *others = list("RGB" if manifest.colorspace == "rgb" else "Lab")
     dual = " and ".join(others)
     halves = f"{first} comes from F2, which saw {dual} alone; {dual} come from F1, which saw {first} alone."
     t = manifest.target.size

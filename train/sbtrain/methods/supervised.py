@@ -117,12 +117,17 @@ class Classifier(nn.Module):
     classes : int
     standardize : bool
         Bring each feature to mean 0 and variance 1 before the linear layer.
+    normal : bool
+        First weights of deviation 0.01 and no bias, instead of torch's.
     """
 
-    def __init__(self, width: int, classes: int, standardize: bool = False) -> None:
+    def __init__(self, width: int, classes: int, standardize: bool = False, normal: bool = False) -> None:
         super().__init__()
         self.norm: nn.Module = nn.BatchNorm1d(width, affine=False) if standardize else nn.Identity()
         self.linear = nn.Linear(width, classes)
+        if normal:
+            nn.init.normal_(self.linear.weight, std=0.01)
+            nn.init.zeros_(self.linear.bias)
 
     @property
     def classifier(self) -> Classifier:
