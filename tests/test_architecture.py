@@ -33,6 +33,7 @@ TRAINER_DOORS = {
     "matplotlib": {"sbtrain.figures"},
     "onnx": {"sbtrain.export"},
     "onnxruntime": {"sbtrain.export"},
+    "scipy": {"sbtrain.scores"},
     "sklearn": {"sbtrain.scores"},
     "timm": {"sbtrain.networks.backbones"},
     "torchvision": {"sbtrain.bench_augment", "sbtrain.bench_peers"},

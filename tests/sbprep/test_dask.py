@@ -137,7 +137,7 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(dask: Cluster, 
 
 def test_a_worker_of_another_version_that_joins_late_is_named(dask: Cluster, tmp_path: Path) -> None:
     old = copy_of_another_version(tmp_path / "old")
-    run = Run(on(dask, tmp_path / "out"))
+    run = Run([*on(dask, tmp_path / "out"), "--limit", "300"])  # a worker takes seconds to start
     begun(tmp_path / "out", run, shards=2)
     late = dask.add_worker(PYTHONPATH=f"{old}:{ROOT / 'train'}")
     status, _, err = run.end()

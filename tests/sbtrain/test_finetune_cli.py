@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from builds import small_config
 from labeled_sets import labeled_shards
 from runs import command as pretrain
 from runs import litter, run_apart
 from sbformat.manifest import json_digest
 from sbformat.schema import TargetSpec
-from sbprep.pipeline import build
 from sbtrain.cli import main
 from sbtrain.finetune_cli import FIELD_HELP
 from sbtrain.finetune_config import FinetuneConfig
@@ -185,19 +183,6 @@ def test_a_split_without_labels_is_refused(shards: Path, own_run: Path) -> None:
 
     assert result.exit_code == 1
     assert "split unlabeled has no label" in result.output
-
-
-def test_attributes_are_refused(own_run: Path, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
-    for split in ("train", "val"):
-        np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.eye(6, 5, dtype=np.uint8))
-    paths = {split: tmp_path / f"{split}.npz" for split in ("train", "val")}
-    build(small_config(None, tmp_path / "out", "lab", paths=paths, image_size=64, target=TargetSpec(size=4)))
-
-    result = invoke(*command(own_run, tmp_path / "out"))
-
-    assert result.exit_code == 2
-    assert "split train has 5 attributes an image, expected one class" in result.output
 
 
 def test_shards_of_another_kind_are_refused_field_by_field(own_run: Path, few: Path, tmp_path: Path) -> None:

@@ -473,3 +473,60 @@ def test_a_place_that_cannot_be_written_is_named(lean: Path, tmp_path: Path) -> 
 
     assert result.exit_code == 1
     assert "page.html: cannot be written" in result.output
+
+
+# ------------------------------------------------------------------------------------------- clusters and attributes
+
+
+def score(mean: float) -> dict[str, float]:
+    return {"mean": mean, "ci95": 0.01}
+
+
+def test_clusters_stand_beside_the_published_ones_of_their_head(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="self_classifier", network="resnet18", head="1hl", epochs=100)
+    scores = {name: score(0.5) for name in ("nmi", "ami", "ari", "acc")}
+    config = {"method": "classifier", "split": "test"}
+    data = {"config": config, "classes": 10, "eval_images": 10000, "scores": scores}
+    write_json(lean / "results" / "cluster-test-classifier-x.json", data)
+    control = {**data, "config": {**config, "from_scratch": True}, "scores": {"nmi": score(0.01)}}
+    write_json(lean / "results" / "cluster-test-classifier-scratch-x.json", control)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    ours = "full its own classes, test – 50.00 ± 1.00 61.11 −11.11 ± 1.00 50.00 ± 1.00 61.04"
+    assert f"ResNet-18, 1 hidden layer, 100 epochs {ours}" in text
+    assert "ResNet-18, 2 hidden layers, 100 epochs no run" in text
+    assert "−11.11 ± 1.00 other data" not in text
+    assert "1.00 ± 1.00" not in text
+
+
+def test_attributes_of_val_and_test_stand_beside_the_published_ones(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18")
+    for split, mean in (("val", 0.25), ("test", 0.75)):
+        data = {"config": {"eval_split": split}, "results": [{"jaccard_macro": score(mean), "auc_macro": None}]}
+        write_json(lean / "results" / f"attributes-backbone-{split}.json", data)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert "ResNet-18, CelebA full – 25.00 ± 1.00 54.49 −29.49 ± 1.00" in text
+    assert "not measured 93.40 – " in text
+    assert "75.00 ± 1.00 54.05 +20.95 ± 1.00" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"scores": 3}', '{"config": 1, "results": [[]]}', '{"results": "x"}'])
+def test_damaged_scores_are_left_out(content: str, lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="self_classifier", network="resnet18")
+    for name in ("cluster-x.json", "attributes-x.json"):
+        (lean / "results" / name).write_text(content)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "not measured" in section(page, "published")
+
+
+def edit_config(run_dir: Path, **changes: object) -> None:
+    path = run_dir / "config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "config": {**record["config"], **changes}}))

@@ -19,6 +19,7 @@ COMMANDS = {
     "finetune": ("sbtrain.finetune_cli", "finetune_command", "Few-shot classifiers on a pretrained network."),
     "reconstruct": ("sbtrain.reconstruct_cli", "reconstruct_command", "Draw what a pretrained network predicts."),
     "reproduce": ("sbtrain.reproduce_cli", "reproduce_command", "Run a published table from presets."),
+    "cluster": ("sbtrain.cluster_cli", "cluster_command", "Clusters beside classes: NMI, AMI, ARI, accuracy."),
     "probe": ("sbtrain.probe_cli", "probe_command", "Judge each layer of a pretrained network as it is."),
     "report": ("sbtrain.report_cli", "report_command", "One page from runs, beside what is published."),
     "features": ("sbtrain.features_cli", "features_command", "Write features of a split to an HDF5 file."),

@@ -31,7 +31,9 @@ class EventFile:
         """Write one line of metrics.jsonl."""
         speed = line.get("speed", {})
         self._seconds += speed.get("seconds", 0.0)
-        scalars = {name: value for name, value in line.items() if name not in ("step", "speed")}
+        scalars = {name: value for name, value in line.items() if name not in ("step", "speed", "alarms")}
+        if "alarms" in line:
+            scalars["alarms"] = float(len(line["alarms"]))
         scalars |= {f"speed/{name}": value for name, value in speed.items()}
         summary = b"".join(
             _text(1, _text(1, name.encode()) + _float(2, value)) for name, value in scalars.items() if value is not None

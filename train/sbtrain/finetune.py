@@ -88,7 +88,7 @@ def finetune(
         rows = {(k, d): fits.rows(k, d) if folds is None else folds.rows[d] for k, d in result.missing()}
         for i, (samples, draw) in enumerate(rows):
             fit, confusion = fits.run(samples, draw, rows)
-            result.add(fit, confusion)
+            result.add(fit, confusion)  # type: ignore[arg-type]  # both are of attributes, or both are not
             say(
                 f"{i + 1} of {len(rows)}: {samples_text(samples)}{'' if attributes else ' per class'}, draw {draw + 1}: "
                 f"{fit.text()} after {fit.steps} steps, {fit.seconds:.1f} s"
@@ -149,7 +149,13 @@ class _Fits:
 
     def rows(self, samples: int, draw: int) -> Rows:
         config, names = self._config, self._pretrained.manifest.label_names
-        return draw_rows(self._train.labels, names, samples, config.protocol, config.seed, draw)
+        rows = draw_rows(self._train.labels, names, samples, config.protocol, config.seed, draw)
+        if len(hold_out(rows, self._train.labels, config.hold_out)[0]) < 2:
+            raise ConfigError(
+                f"{samples_text(samples)} labeled images of {config.split} leave fewer than two to learn from. "
+                f"Use --samples-per-class with larger numbers, or all: of images with attributes it counts all of them"
+            )
+        return rows
 
     def run(
         self, samples: int, draw: int, rows: dict[tuple[int, int], Rows]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sbtrain import checkpoint
+from sbtrain.alarms import Alarms, Mode
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
@@ -36,6 +37,8 @@ class Habits:
     """Replay steps as CUDA graphs."""
     monitor: MonitorConfig | None = None
     """Look at the features now and then."""
+    alarm: Mode = "warn"
+    """What happens where features collapse or steps are not finite."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def train(
     Raises
     ------
     RunError
-        Losses, gradients or weights stay non-finite after every rollback.
+        Losses, gradients or weights stay non-finite after every rollback, or features have collapsed and ``habits.alarm``
+        is "stop".
     CheckpointError
         All checkpoints are damaged.
     OSError
@@ -100,6 +104,7 @@ def train(
     folder, world = run_dir / "checkpoints", runtime.world
     learn = (GraphedStep if habits.graphs else Step)(config, method, runtime)
     guard, totals, monitor = learn.guard, learn.totals, monitor or Monitor()
+    alarms = Alarms(habits.alarm, method, loader.steps_per_epoch, say, world.first)
     watch = Stopwatch(config.batch_size, loader.waiting, runtime.device, *flops)
     line_mark: list[float] = []  # readings of `totals` at the last line and at the last regular checkpoint
     save_mark: list[float] = []
@@ -187,11 +192,14 @@ def train(
                 watch.restart()
                 saved = step
                 continue
-            if step % habits.log_every == 0 or step == steps or monitor.due(step, steps):
-                line = monitor.add(method, _line(step, steps, lr, loader, totals, line_mark, watch))
+            if step % habits.log_every == 0 or step == steps or monitor.due(step, steps) or alarms.due(step):
+                line = _line(step, steps, lr, loader, totals, line_mark, watch)
+                line = alarms.add(method, line, totals.skipped_since(line_mark), rollbacks)
+                line = monitor.add(method, line)
                 line_mark = totals.read()
                 metrics.append(line)
                 progress.show(line)
+                alarms.tell(line)
                 watch.restart()
             elif progress.due():
                 progress.show(_line(step, steps, lr, loader, totals, line_mark, watch))

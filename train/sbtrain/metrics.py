@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,17 @@ from torch import Tensor
 
 from sbtrain.data import Waiting
 from sbtrain.events import NAME, EventFile
+
+#: Lines without an alarm after which it is over: a collapsing run is not below every threshold in every batch.
+CALM = 5
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that is wrong with a run."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -33,10 +44,13 @@ class Line:
     gathered batch. On CUDA it does not see copies to the device, for which the device's stream waits and not the host: a
     run that is slow with ``host`` and fast with ``device`` waits for them.
     """
+    alarms: tuple[Alarm, ...] | None = None
+    """None where nobody looked."""
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object, the speed in an object of its own."""
-        return {"step": self.step, **self.values, "speed": self.speed}
+        alarms = {} if self.alarms is None else {"alarms": [asdict(alarm) for alarm in self.alarms]}
+        return {"step": self.step, **self.values, **alarms, "speed": self.speed}
 
 
 class Totals:
@@ -79,8 +93,12 @@ class Totals:
     @property
     def skipped(self) -> float:
         """Steps not applied: waits for the device."""
+        return self.skipped_since([])
+
+    def skipped_since(self, mark: list[float]) -> float:
+        """Return the steps not applied since the reading `mark`: waits for the device."""
         now = self.read()
-        return now[-1] if now else 0.0
+        return now[-1] - (mark[-1] if mark else 0.0) if now else 0.0
 
 
 class Stopwatch:

@@ -14,6 +14,7 @@ import click
 from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES, SPLITS
 from sbtrain.__main__ import EXIT_INTERRUPTED
+from sbtrain.alarms import Mode as AlarmMode
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache
 from sbtrain.dry_run import dry_run, sentences
@@ -147,6 +148,13 @@ def _monitor_options(function: F) -> F:
     "--stop-after", type=click.IntRange(0), metavar="STEPS", help="End here; without it, or with more, the run goes on."
 )
 @click.option("--graphs", is_flag=True, help="Replay steps as CUDA graphs; not yet tried on a GPU.")
+@click.option(
+    "--alarm",
+    type=click.Choice(get_args(AlarmMode)),
+    default="warn",
+    show_default=True,
+    help="Where features collapse: say it, or end the run as well. Steps that are not finite are only said.",
+)
 @click.option("--monitor", type=click.Choice(get_args(Kind)), help="Look at the features while learning, by labels.")
 @_monitor_options
 @click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")

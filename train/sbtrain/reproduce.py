@@ -13,14 +13,14 @@ import torch
 
 from sbformat.errors import SplitbrainError
 from sbformat.manifest import Manifest
-from sbtrain.finetune import finetune, remarks
-from sbtrain.finetune_config import FinetuneConfig
 from sbtrain.fitting import Interrupted
 from sbtrain.loop import Habits, Progress
 from sbtrain.pretrain import Request, pretrain
 from sbtrain.pretrained import open_pretrained
+from sbtrain.reproduce_cells import Cell, Table
 from sbtrain.reproduce_estimate import Clock, cell_seconds
-from sbtrain.reproduce_plan import Cell, Table, cells_of
+from sbtrain.reproduce_judges import Evaluation, judge, splits_of
+from sbtrain.reproduce_plan import cells_of
 from sbtrain.reproduce_record import Part, Parts, write_record
 from sbtrain.reproduce_scales import Scale
 from sbtrain.reproduce_sets import MissingShards, Sets
@@ -69,9 +69,9 @@ class _Maker:
         """Make what is missing of `cell`; return whether there was anything to do, and it went well."""
         names = [PRETRAIN, *(name for name, _ in cell.evaluations)]
         try:
-            manifest = self.work.sets.find(cell.colorspace, cell.target)
+            manifest, judged = self.work.sets.of(cell), self.work.sets.judged(cell)
         except MissingShards as error:
-            skipped = cell.target != self.work.sets.base.target
+            skipped = cell.images is not None or cell.target != self.work.sets.base.target
             self._mark(cell, names, Part("skipped" if skipped else "failed", str(error)))
             return False
         try:
@@ -81,8 +81,12 @@ class _Maker:
             return False
         failed = False
         for name, config in cell.evaluations:
+            missing = {*splits_of(config)} - {*judged.splits}
+            if missing and cell.images is not None:
+                self._mark(cell, [name], Part("skipped", f"{judged.root} has no split {', '.join(sorted(missing))}"))
+                continue
             try:
-                worked |= self._evaluate(cell, name, config, manifest)
+                worked |= self._evaluate(cell, name, config, judged)
             except FAILURES as error:
                 failed = True
                 self._mark(cell, [name], Part("failed", _text(error)))
@@ -99,7 +103,7 @@ class _Maker:
         self.parts[cell.name, PRETRAIN] = Part("done", file=f"{cell.name}/results/pretrain.json")
         return not done
 
-    def _evaluate(self, cell: Cell, name: str, config: FinetuneConfig, manifest: Manifest) -> bool:
+    def _evaluate(self, cell: Cell, name: str, config: Evaluation, manifest: Manifest) -> bool:
         run_dir = self.work.folder / cell.name
         path = finished_result(run_dir, config, manifest)
         done = path is not None
@@ -107,10 +111,8 @@ class _Maker:
             self.say(f"{cell.name}, {name}")
             with only_one(run_dir):
                 runtime = set_up(self.work.device, config.precision, "exact", config.seed)
-                start = open_pretrained(run_dir, manifest.root, config.split, self.say)
-                for remark in remarks(start, config):
-                    self.say(remark)
-                path = finetune(start, config, runtime, self.say, lambda: self.stop.signal is not None).path
+                start = open_pretrained(run_dir, manifest.root, splits_of(config)[0], self.say)
+                path = judge(start, config, runtime, self.say, lambda: self.stop.signal is not None)
         self.parts[cell.name, name] = Part("done", file=f"{cell.name}/results/{path.name}")
         return not done
 
@@ -161,15 +163,14 @@ def pretrained_cells(cells: Iterable[Cell], parts: Parts) -> list[Cell]:
 def guess(work: Work, cell: Cell) -> float:
     """Return about how many seconds a cell takes on the machine whose rates the scales have; 0 where it is done."""
     try:
-        manifest = work.sets.find(cell.colorspace, cell.target)
+        manifest, judged = work.sets.of(cell), work.sets.judged(cell)
     except MissingShards:
         return 0.0
     run_dir = work.folder / cell.name
-    if is_pretrained(run_dir, cell, manifest) and all(
-        finished_result(run_dir, config, manifest) for _, config in cell.evaluations
-    ):
+    possible = [config for _, config in cell.evaluations if {*splits_of(config)} <= {*judged.splits}]
+    if is_pretrained(run_dir, cell, manifest) and all(finished_result(run_dir, each, judged) for each in possible):
         return 0.0
-    return cell_seconds(cell, manifest)
+    return cell_seconds(cell, manifest, judged)
 
 
 def pretrain_request(cell: Cell, manifest: Manifest, run_dir: Path, device: str) -> Request:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 
 from sbformat.manifest import Manifest
-from sbtrain.few_shot import ALL
+from sbtrain.cluster_config import ClusterConfig
 from sbtrain.finetune_config import FinetuneConfig
 from sbtrain.progress import duration_text
-from sbtrain.reproduce_plan import Cell
+from sbtrain.reproduce_cells import Cell
+from sbtrain.reproduce_judges import Evaluation, drawn_images, splits_of
 
 #: Start of a run, reading of a split and saving, in seconds.
 OVERHEAD = 4.0
@@ -22,27 +23,30 @@ def pretrain_seconds(cell: Cell, manifest: Manifest) -> float:
     return OVERHEAD + cell.config.epochs * min(cell.config.limit or rows, rows) / cell.budget.images_per_s
 
 
-def evaluation_seconds(cell: Cell, config: FinetuneConfig, manifest: Manifest) -> float:
+def evaluation_seconds(cell: Cell, config: Evaluation, manifest: Manifest) -> float:
     """Return about how long one evaluation takes on that machine."""
     images = {name: split.images for name, split in manifest.splits.items()}
-    reported = images.get(config.eval_split, 0)
-    reported = min(config.eval_limit or reported, reported)
-    drawn = [
-        images.get(config.split, 0) if k == ALL else k * len(manifest.label_names) for k in config.samples_per_class
-    ]
-    if config.freeze:
-        encoded = (
-            config.draws * (max(drawn) + reported) if config.from_scratch else config.draws * max(drawn) + reported
-        )
-        return OVERHEAD + encoded / cell.budget.features_per_s
+    split, eval_split = splits_of(config)
+    reported = images.get(eval_split, 0)
+    limit = config.limit if isinstance(config, ClusterConfig) else config.eval_limit
+    reported = min(limit or reported, reported)
+    drawn = drawn_images(config, images.get(split, 0), len(manifest.label_names))
+    if not isinstance(config, FinetuneConfig) or config.freeze:
+        passes = config.epochs if isinstance(config, FinetuneConfig) and config.augmentation != "none" else 1
+        again = config.draws if config.from_scratch else 1
+        return OVERHEAD + (config.draws * passes * max(drawn) + again * reported) / cell.budget.features_per_s
     steps = sum(config.steps(max(1, n // config.batch_size)) for n in drawn)
     fits = config.draws * steps * config.batch_size / cell.budget.images_per_s
     return OVERHEAD + fits + config.draws * len(drawn) * reported / cell.budget.features_per_s
 
 
-def cell_seconds(cell: Cell, manifest: Manifest) -> float:
+def cell_seconds(cell: Cell, manifest: Manifest, judged: Manifest) -> float:
     """Return about how long a whole cell takes on that machine."""
-    evaluations = sum(evaluation_seconds(cell, config, manifest) for _, config in cell.evaluations)
+    evaluations = sum(
+        evaluation_seconds(cell, config, judged)
+        for _, config in cell.evaluations
+        if {*splits_of(config)} <= {*judged.splits}
+    )
     return pretrain_seconds(cell, manifest) + evaluations
 
 

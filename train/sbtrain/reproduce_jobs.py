@@ -6,14 +6,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from sbformat.manifest import Manifest, write_atomically
 from sbtrain.config import PretrainConfig
-from sbtrain.finetune_config import FinetuneConfig, samples_text
 from sbtrain.presets import load_preset
 from sbtrain.reproduce import Work
-from sbtrain.reproduce_plan import Cell
+from sbtrain.reproduce_cells import Cell
+from sbtrain.reproduce_judges import option_words, splits_of, words
 from sbtrain.reproduce_sets import MissingShards
 
 _SCRIPT = """\
@@ -67,10 +66,10 @@ def write_jobs(work: Work, folder: Path, collect: Sequence[str]) -> list[Path]:
     written = list[Path]()
     for cell in work.cells:
         try:
-            manifest = work.sets.find(cell.colorspace, cell.target)
+            text = _script(work, cell)
         except MissingShards:
             continue
-        written.append(_write(folder / f"{len(written) + 1:03d}-{cell.name}.sh", _script(work, cell, manifest)))
+        written.append(_write(folder / f"{len(written) + 1:03d}-{cell.name}.sh", text))
     _write(folder / "submit.sh", _SUBMIT.format())
     _write(folder / "collect.sh", _COLLECT.format(command=shlex.join(collect)))
     return written
@@ -78,41 +77,24 @@ def write_jobs(work: Work, folder: Path, collect: Sequence[str]) -> list[Path]:
 
 def pretrain_words(cell: Cell, manifest: Manifest, run_dir: Path, device: str) -> list[str]:
     """Return the ``sbtrain pretrain`` of a cell."""
-    base, words = load_preset(cell.preset).config, ["sbtrain", "pretrain", "--shards", str(manifest.root.resolve())]
-    words += ["--preset", cell.preset]
+    base, typed = load_preset(cell.preset).config, ["sbtrain", "pretrain", "--shards", str(manifest.root.resolve())]
+    typed += ["--preset", cell.preset]
     for option in fields(PretrainConfig):
         value = getattr(cell.config, option.name)
         if value != getattr(base, option.name):
-            words += _option(option.name, value)
+            typed += option_words(option.name, value)
     every = str(cell.budget.checkpoint_every)
-    return [*words, "--checkpoint-every", every, "--keep-last", "1", "--device", device, "--run-dir", str(run_dir)]
+    return [*typed, "--checkpoint-every", every, "--keep-last", "1", "--device", device, "--run-dir", str(run_dir)]
 
 
-def finetune_words(config: FinetuneConfig, manifest: Manifest, run_dir: Path, device: str) -> list[str]:
-    """Return the ``sbtrain finetune`` of an evaluation."""
-    words = ["sbtrain", "finetune", "--run", str(run_dir), "--shards", str(manifest.root.resolve())]
-    words += ["--samples-per-class", ",".join(samples_text(k) for k in config.samples_per_class)]
-    for option in fields(FinetuneConfig):
-        value = getattr(config, option.name)
-        if option.name != "samples_per_class" and value != option.default:
-            words += _option(option.name, value)
-    return [*words, "--device", device]
-
-
-def _option(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", str(value)]
-
-
-def _script(work: Work, cell: Cell, manifest: Manifest) -> str:
-    run_dir = (work.folder / cell.name).resolve()
+def _script(work: Work, cell: Cell) -> str:
+    run_dir, judged = (work.folder / cell.name).resolve(), work.sets.judged(cell)
     lines = [
-        shlex.join(finetune_words(config, manifest, run_dir, work.device)) + " || failed=$?"
+        shlex.join(words(config, judged, run_dir, work.device)) + " || failed=$?"
         for _, config in cell.evaluations
+        if {*splits_of(config)} <= {*judged.splits}
     ]
-    pretrain = shlex.join(pretrain_words(cell, manifest, run_dir, work.device))
+    pretrain = shlex.join(pretrain_words(cell, work.sets.of(cell), run_dir, work.device))
     return _SCRIPT.format(about=f"{work.scale.name}: {cell.name}", pretrain=pretrain, evaluations="\n".join(lines))
 
 

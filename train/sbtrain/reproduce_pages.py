@@ -12,7 +12,7 @@ from sbtrain.pretrained import open_pretrained
 from sbtrain.reconstruct import ReconstructConfig, reconstruct
 from sbtrain.report import build_report
 from sbtrain.reproduce import Work, pretrained_cells
-from sbtrain.reproduce_plan import Cell
+from sbtrain.reproduce_cells import Cell
 from sbtrain.reproduce_record import Parts
 from sbtrain.runtime import set_up
 
@@ -58,7 +58,7 @@ def _draw_colors(work: Work, cell: Cell, say: Say) -> None:
 
 
 def _draw(work: Work, cell: Cell, say: Say) -> None:
-    manifest, run_dir = work.sets.find(cell.colorspace, cell.target), work.folder / cell.name
+    manifest, run_dir = work.sets.of(cell), work.folder / cell.name
     config = ReconstructConfig(split=work.eval_split)
     done = run_dir / "results" / f"reconstruct-{config.split}.json"
     if done.is_file() and done.stat().st_mtime >= (run_dir / "results" / "pretrain.json").stat().st_mtime:

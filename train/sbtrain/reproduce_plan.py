@@ -9,69 +9,19 @@ A row without published numbers was tried in the report, or left open by it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES, TargetSpec
-from sbtrain.config import PretrainConfig
 from sbtrain.finetune_config import FinetuneConfig
 from sbtrain.presets import resolve
 from sbtrain.report.published import published_table
-from sbtrain.reproduce_scales import NETWORKS, Budget, Scale
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a plan is made for."""
-
-    scale: Scale
-    split: str
-    """Images to pretrain on."""
-    eval_split: str
-    seeds: int | None = None
-    """Pretraining runs of each cell that has several; None: the scale's."""
-    target: TargetSpec
-    """Of the shards that cells use unless they say otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One pretraining run and its evaluations."""
-
-    name: str
-    """Of its folder."""
-    preset: str
-    colorspace: str
-    target: TargetSpec
-    config: PretrainConfig
-    evaluations: tuple[tuple[str, FinetuneConfig], ...]
-    budget: Budget
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of a table: where its numbers will be found, and the published ones."""
-
-    name: str
-    about: dict[str, Any]
-    """What a reader sorts by: network, color space, samples per class."""
-    cells: tuple[Cell, ...]
-    """One for each pretraining seed."""
-    samples: int
-    published: dict[str, float]
-    """``top1``, ``top5``: shares; empty where nothing was published."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """What one name on the command line stands for."""
-
-    name: str
-    about: str
-    rows: tuple[Row, ...]
-
+from sbtrain.reproduce_cells import Cell, Row, Setting, Table
+from sbtrain.reproduce_judges import Evaluation
+from sbtrain.reproduce_scales import NETWORKS
+from sbtrain.reproduce_views import self_classifier, simsiam
 
 #: Networks of the report's Table 1, as they stand in it.
 TABLE1 = ("fc-alexnet", "resnet18", "simplenet")
@@ -171,6 +121,7 @@ def ablations(setting: Setting) -> Table:
 
 TABLES: dict[str, Callable[[Setting], Table]] = {
     "table1": table1, "table2": table2, "figures": figures, "noise": noise, "targets": targets, "ablations": ablations,
+    "self-classifier": self_classifier, "simsiam": simsiam,
 }  # fmt: skip
 
 
@@ -197,16 +148,22 @@ def cells_of(tables: list[Table]) -> list[Cell]:
         before = merged.setdefault(cell.name, cell)
         evaluations = dict(before.evaluations)
         for name, config in cell.evaluations:
-            there = evaluations.get(name, config)
-            samples = tuple(sorted({*there.samples_per_class, *config.samples_per_class}))
-            evaluations[name] = replace(config, samples_per_class=samples)
+            evaluations[name] = _both(evaluations.get(name, config), config)
         merged[cell.name] = replace(before, evaluations=tuple(evaluations.items()))
-    return sorted(merged.values(), key=lambda cell: NETWORKS.index(cell.config.network))
+    order = [*NETWORKS, None]
+    return sorted(merged.values(), key=lambda cell: order.index(None if cell.images else cell.config.network))
+
+
+def _both(there: Evaluation, config: Evaluation) -> Evaluation:
+    if not (isinstance(there, FinetuneConfig) and isinstance(config, FinetuneConfig)):
+        return config
+    return replace(config, samples_per_class=tuple(sorted({*there.samples_per_class, *config.samples_per_class})))
 
 
 def _named_alike(table: Table, known: dict[Any, str]) -> Table:
     def named(cell: Cell) -> Cell:
-        return replace(cell, name=known.setdefault((cell.colorspace, cell.target, cell.config), cell.name))
+        key = cell.colorspace, cell.target, cell.images, cell.config
+        return replace(cell, name=known.setdefault(key, cell.name))
 
     rows = (replace(row, cells=tuple(named(cell) for cell in row.cells)) for row in table.rows)
     return replace(table, rows=tuple(rows))

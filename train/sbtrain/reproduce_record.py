@@ -11,11 +11,14 @@ from typing import Any, Literal
 import sbformat
 from sbformat.manifest import write_atomically
 from sbtrain.few_shot import Interval, interval
+from sbtrain.finetune_config import FinetuneConfig
+from sbtrain.report.published import published_table
+from sbtrain.reproduce_cells import Cell, Row, Table
 from sbtrain.reproduce_file import FORMAT, NAME, VERSION, read_record
-from sbtrain.reproduce_plan import Cell, Row, Table, cells_of
+from sbtrain.reproduce_plan import cells_of
 from sbtrain.reproduce_scales import Scale
+from sbtrain.reproduce_scores import fits_of, load, used_images
 from sbtrain.reproduce_sets import Sets
-from sbtrain.reproduce_state import numbers_of
 
 State = Literal["waiting", "done", "failed", "skipped"]
 
@@ -75,14 +78,16 @@ def _table(folder: Path, table: Table, parts: Parts) -> dict[str, Any]:
 
 
 def _row(folder: Path, row: Row, parts: Parts) -> dict[str, Any]:
-    names = [name for name, _ in row.cells[0].evaluations]
-    return {
+    names = [name for name, _ in row.cells[0].evaluations] if row.cells else []
+    found = {
         "name": row.name,
         **row.about,
         "samples_per_class": row.samples,
         "published": row.published,
         "evaluations": [_evaluation(folder, row, name, parts) for name in names],
     }
+    shown = {"measures": [asdict(measure) for measure in row.measures], "note": row.note} if row.source else {}
+    return {**found, **shown}
 
 
 def _evaluation(folder: Path, row: Row, name: str, parts: Parts) -> dict[str, Any]:
@@ -90,15 +95,35 @@ def _evaluation(folder: Path, row: Row, name: str, parts: Parts) -> dict[str, An
         {"run": cell.name, "seed": cell.config.seed, **asdict(parts.get((cell.name, name), Part()))}
         for cell in row.cells
     ]
-    fits = [numbers_of(folder / found["file"], row.samples) for found in results if found["file"]]
+    samples = _samples(row, name)
+    fits = [fits_of(folder / found["file"], samples) for found in results if found["file"]]
     summary: dict[str, Any] = {}
     if fits and all(fits):
-        summary = {key: _over(fits, key).to_json() for key in ("top1", "top5")}
-        summary["interval_over"] = f"{len(fits)} pretraining runs" if len(fits) > 1 else f"{len(fits[0])} draws"
+        summary = {key: _over(fits, key).to_json() for key in _shared(fits)}
+        draws = f"{len(fits[0])} draws" if len(fits[0]) > 1 else "one draw, none"
+        summary["interval_over"] = f"{len(fits)} pretraining runs" if len(fits) > 1 else draws
+        if row.source:
+            summary["same_data"] = all(_same_data(row, folder / found["file"], samples) for found in results)
     return {"name": name, **summary, "results": results}
 
 
-def _over(fits: list[list[dict[str, Any]]], key: str) -> Interval:
+def _samples(row: Row, name: str) -> int:
+    config = dict(row.cells[0].evaluations)[name]
+    return config.samples_per_class[0] if row.source and isinstance(config, FinetuneConfig) else row.samples
+
+
+def _shared(fits: list[list[dict[str, float]]]) -> list[str]:
+    first, *others = [fit for of_run in fits for fit in of_run]
+    return [key for key in first if all(key in other for other in others)]
+
+
+def _same_data(row: Row, path: Path, samples: int) -> bool:
+    data, table = load(path), published_table(row.source)
+    used = used_images(path, samples) or table.train_images
+    return table.same_data(data.get("classes"), used, data.get("eval_images"))
+
+
+def _over(fits: list[list[dict[str, float]]], key: str) -> Interval:
     """Return the interval over draws, or, of several pretraining runs, over the means of each: these hold both variances."""
     means = [[fit[key] for fit in of_run] for of_run in fits]
     return interval(means[0] if len(means) == 1 else [sum(values) / len(values) for values in means])

@@ -83,7 +83,7 @@ SMALL = Scale(
     about="reduced: one cycle of AdamW for every cell, 2e-3 (resnet18 1e-3, fc-alexnet 3e-4), instead of the report's "
     "rate, which falls to a tenth after every epoch and learns next to nothing in so few; about 50,000 images for "
     "simplenet and the autoencoder, 8,192 for resnet18, a token 96 for fc-alexnet; ridge regression on a frozen layer "
-    "first, end to end beside it",
+    "first, end to end beside it; SimSiam and Self-Classifier: one to four epochs of some images at their own size",
     budgets={
         "simplenet": Budget(
             pretrain=_one_cycle(2e-3, epochs=1, limit=50_000, batch_size=64),

@@ -10,6 +10,8 @@ from sbformat.absent import absent
 from sbformat.errors import ManifestError
 from sbformat.manifest import MANIFEST_NAME, Manifest
 from sbformat.schema import TargetSpec
+from sbtrain.reproduce_cells import Cell
+from sbtrain.reproduce_data import DATASETS, choose
 
 
 class MissingShards(ManifestError):
@@ -35,17 +37,54 @@ class Sets:
         MissingShards
             There is none, or it is of other images.
         """
-        for manifest in self.manifests:
-            if (manifest.colorspace, manifest.target) == (colorspace, target):
-                lines = _differences(self.base, manifest)
-                if lines:
-                    raise MissingShards(
-                        f"{manifest.root}: other images than {self.base.root} ({'; '.join(lines)}). Build it from the "
-                        f"same images: {self.build_command(colorspace, target)}"
-                    )
+        alike = [each for each in self.manifests if (each.colorspace, each.target) == (colorspace, target)]
+        for manifest in alike:
+            if not _differences(self.base, manifest):
                 return manifest
+        for manifest in alike:
+            raise MissingShards(
+                f"{manifest.root}: other images than {self.base.root} ({'; '.join(_differences(self.base, manifest))}). "
+                f"Build it from the same images: {self.build_command(colorspace, target)}"
+            )
         what = colorspace if target == self.base.target else f"{colorspace} with {_described(target)}"
         raise MissingShards(f"no shards of {what}. Build them: {self.build_command(colorspace, target)}")
+
+    def of(self, cell: Cell) -> Manifest:
+        """Return the set that a cell pretrains on.
+
+        Raises
+        ------
+        MissingShards
+            There is none.
+        """
+        if cell.images is None:
+            return self.find(cell.colorspace, cell.target)
+        return self._named(cell.images.pretrained_on, cell)
+
+    def judged(self, cell: Cell) -> Manifest:
+        """Return the set that a cell is judged on.
+
+        Raises
+        ------
+        MissingShards
+            There is none, or it is not like the one that was pretrained on.
+        """
+        if cell.images is None or cell.images.judged_on == cell.images.pretrained_on:
+            return self.of(cell)
+        mine, judged = self.of(cell), self._named(cell.images.judged_on, cell)
+        if (mine.image_size, mine.target) != (judged.image_size, judged.target):
+            raise MissingShards(
+                f"{judged.root} and {mine.root} differ in image size or target maps. Build both with the same "
+                f"--image-size and --target-size: {DATASETS[cell.images.pretrained_on].build}"
+            )
+        return judged
+
+    def _named(self, name: str, cell: Cell) -> Manifest:
+        assert cell.images is not None, "asked of cells that name their data set"
+        found = choose(self.manifests, name, cell.images.stand_in, cell.config.split, cell.images.train)
+        if found is None:
+            raise MissingShards(f"no shards of {DATASETS[name].shown}. Build them: {DATASETS[name].build}")
+        return found
 
     def build_command(self, colorspace: str, target: TargetSpec) -> str:
         """Return the ``sbprep build`` that makes such a set beside the base's."""

@@ -26,6 +26,7 @@ from torch.nn import functional
 from sbformat.errors import ConfigError
 from sbtrain.data import Batch
 from sbtrain.methods.neighbor_queue import NeighborQueue
+from sbtrain.methods.seen import Seen
 from sbtrain.methods.views import Views
 from sbtrain.networks.backbones import Backbone
 from sbtrain.networks.heads import ClassifierKind, build_classifier, build_head, class_counts
@@ -91,6 +92,7 @@ class SelfClassifier(nn.Module):
         self.prior, self.tau_row, self.tau_col, self.eps = prior, tau_row, tau_col, eps
         self.queue = NeighborQueue(queue, E) if queue else None
         self.replace = queue_replace
+        self.seen: Seen | None = None
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -100,7 +102,8 @@ class SelfClassifier(nn.Module):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and ``class_entropy``: 1 where the first classifier uses all classes alike, 0 for one alone."""
         # Each resolution through the backbone, all views through the head at once: so its BatchNorm sees them alike.
-        z = self.head(self.inputs.embed(self.backbone, self.inputs(batch), batch))
+        h = self.inputs.embed(self.backbone, self.inputs(batch), batch)
+        z = self.head(h)
         with _float32_on(z.device):
             z = functional.normalize(z.float(), dim=1, eps=1e-7).view(-1, len(batch), z.shape[1])  # (V, B, E)
             # Of all ranks: the softmax over the batch is over all of it.
@@ -109,6 +112,7 @@ class SelfClassifier(nn.Module):
             if self.queue is not None:
                 z, logs["neighbor_similarity"] = self._with_neighbors(z, index)
             S = [self._logits(z, k) for k in range(len(self.counts))]
+            self.seen = Seen(h[: len(batch)].detach(), z[0].detach(), S[0][0].detach())
             loss = self._mean_loss(S)
             return loss, {"class_entropy": usage(S[0][0].detach()), **logs}
 

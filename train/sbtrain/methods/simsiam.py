@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from sbformat.errors import ConfigError
 from sbtrain.data import Batch
+from sbtrain.methods.seen import Seen
 from sbtrain.methods.views import Views
 from sbtrain.networks.backbones import Backbone
 
@@ -61,6 +62,7 @@ class SimSiam(nn.Module):
             )
         self.inputs, self.backbone = views, backbone
         self.stop_gradient = stop_gradient
+        self.seen: Seen | None = None
         self.projector, P = build_projector(projector, backbone.width)
         self.predictor = Predictor(P, constant_predictor_lr)
 
@@ -72,9 +74,12 @@ class SimSiam(nn.Module):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss in [-1, 1], and ``feature_std``: 1 for projections all around the sphere, 0 for one point."""
         # One view after the other, as in the published code: BatchNorm's statistics are of one view.
-        z1, z2 = (
-            self.projector(self.inputs.embed(self.backbone, [x], batch, i)) for i, x in enumerate(self.inputs(batch))
-        )
+        h, z = [], []
+        for i, x in enumerate(self.inputs(batch)):
+            h.append(self.inputs.embed(self.backbone, [x], batch, i))
+            z.append(self.projector(h[-1]))
+        z1, z2 = z
+        self.seen = Seen(h[0].detach(), z1.detach())
         p1, p2 = self.predictor(z1), self.predictor(z2)
         t1, t2 = (z1.detach(), z2.detach()) if self.stop_gradient else (z1, z2)
         loss = (negative_cosine(p1, t2) + negative_cosine(p2, t1)) / 2

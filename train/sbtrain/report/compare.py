@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from sbtrain.few_shot import ALL, Interval
+from sbtrain.few_shot import ALL
 from sbtrain.finetune_result import Shot
+from sbtrain.report.beside import OTHER, clustered, share, signed, three, with_attributes
 from sbtrain.report.charts import Line, few_shot_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
 from sbtrain.report.published import TITLES, PublishedRow, PublishedTable, published_table, published_tables
@@ -15,21 +15,9 @@ from sbtrain.report.runs import Finetuned, Run
 
 #: Labels a class of the published Table 1.
 LABELS = 64
-OTHER = "other data"
 #: Results of one picture, and tables of a page that are not folded.
 LINES, MOST = 4, 6
 SPACES = {"rgb": "RGB", "lab": "Lab", "rescaled_lab": "re-scaled Lab"}
-
-
-def percent(value: float) -> str:
-    """Return a share in percent."""
-    return f"{100 * value:.2f}"
-
-
-def signed(interval: Interval) -> str:
-    """Return a difference in points with its sign and interval."""
-    half = "" if interval.half_width is None else f" ± {100 * interval.half_width:.2f}"
-    return f"{100 * interval.mean:+.2f}{half}".replace("-", "−")
 
 
 def best_shot(result: Finetuned) -> Shot:
@@ -119,7 +107,7 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
         mine = [run for run in runs if row.matches(run.config, run.colorspace)]
         rows += [(*named, *cells) for run in mine for cells in _ours(table, row, run)]
         if not mine:
-            theirs = [cell for m in table.metrics for cell in (missing("–"), _share(row, m), missing("–"))]
+            theirs = [cell for m in table.metrics for cell in (missing("–"), share(row, m), missing("–"))]
             rows.append((*named, missing("no run"), missing("–"), *theirs))
     for run in runs:
         if run.config.get("method") in table.methods and not any(
@@ -143,45 +131,20 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
 
 def _ours(table: PublishedTable, row: PublishedRow, run: Run) -> list[tuple[Cell, ...]]:
     if table.kind == "clustering":
-        return [_clustered(table, row, run)]
+        return clustered(table, row, run)
+    if table.kind == "attributes":
+        return [with_attributes(table, row, run)]
     results = [result for result in run.finetuned if not result.scratch]
     if not results:
-        theirs = [cell for m in table.metrics for cell in (missing("not fine-tuned"), _share(row, m), missing("–"))]
+        theirs = [cell for m in table.metrics for cell in (missing("not fine-tuned"), share(row, m), missing("–"))]
         return [(Cell(run.name), missing("–"), *theirs)]
     lines = []
     for result in results:
         shot = best_shot(result)
         same = table.same_data(result.classes, result.train_images, result.eval_images)
-        cells = [cell for m in table.metrics for cell in _three(row, m, getattr(shot, m, None), same)]
+        cells = [cell for m in table.metrics for cell in three(row, m, getattr(shot, m, None), same)]
         lines.append((Cell(run.name, note=result.setting), Cell(shot.label), *cells))
     return lines
-
-
-def _clustered(table: PublishedTable, row: PublishedRow, run: Run) -> tuple[Cell, ...]:
-    scores: dict[str, Any] = next(
-        (data["scores"] for data in run.clusterings if isinstance(data.get("scores"), dict)), {}
-    )
-    numbers = {m: scores[m] for m in table.metrics if isinstance(scores.get(m), int | float)}
-    cells = [
-        cell
-        for m in table.metrics
-        for cell in _three(row, m, Interval(numbers[m], None) if m in numbers else None, same=False)
-    ]
-    return (Cell(run.name), missing("–"), *cells)
-
-
-def _three(row: PublishedRow, metric: str, ours: Interval | None, same: bool) -> tuple[Cell, Cell, Cell]:
-    theirs = _share(row, metric)
-    if ours is None:
-        return missing("not measured"), theirs, missing("–")
-    if metric not in row.values:
-        return Cell(ours.text(), "ours"), theirs, missing("–")
-    difference = Interval(ours.mean - row.values[metric], ours.half_width)
-    return Cell(ours.text(), "ours"), theirs, Cell(signed(difference), *(() if same else ("other", OTHER)))
-
-
-def _share(row: PublishedRow, metric: str) -> Cell:
-    return Cell(percent(row.values[metric])) if metric in row.values else missing("–")
 
 
 def _title(metric: str) -> str:
@@ -189,7 +152,7 @@ def _title(metric: str) -> str:
 
 
 def _reference(table: PublishedTable) -> Table:
-    rows = tuple((Cell(row.name), *(_share(row, m) for m in table.metrics)) for row in table.rows)
+    rows = tuple((Cell(row.name), *(share(row, m) for m in table.metrics)) for row in table.rows)
     header = ("result", *(f"{_title(m)} %" for m in table.metrics))
     return Table(caption=f"{table.title}. {table.source}.", header=header, rows=rows)
 
@@ -244,7 +207,7 @@ def _shots_table(run: Run, result: Finetuned, table: PublishedTable) -> Table:
         cells += _gain(shot, scratch.get(shot.label))
         cells.append(Cell(shot.top5.text()))
         row = beside.get(shot.fits[0].samples)
-        cells += ([_share(row, "top1")] if row else [missing("–")]) if beside else []
+        cells += ([share(row, "top1")] if row else [missing("–")]) if beside else []
         rows.append(tuple(cells))
     one = " A row of one draw has no interval." if any(len(shot.fits) == 1 for shot in result.shots) else ""
     caption = (

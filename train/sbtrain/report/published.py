@@ -8,8 +8,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-Kind = Literal["accuracy", "few_shot", "clustering", "layers", "reference"]
+Kind = Literal["accuracy", "few_shot", "clustering", "layers", "attributes", "reference"]
 
+#: Of the lines of Self-Classifier's report.
+REPORT_EPOCHS = (100, 200)
 #: Column heads of `PublishedTable.metrics`; what is not here stands as it is.
 TITLES = {
     "top1": "top-1", "top5": "top-5", "nmi": "NMI", "ami": "AMI", "ari": "ARI", "acc": "ACC", "val": "val top-1",
@@ -39,7 +41,14 @@ class PublishedRow:
             name in config and config[name] != self.keys.get(name, config[name]) for name in ("noise", "noise_level")
         ):
             return False
+        if "hidden" in self.keys and not self._same_head(config):
+            return False
         return self.keys.get("colorspace", colorspace) == colorspace
+
+    def _same_head(self, config: dict[str, Any]) -> bool:
+        # Runs of some other number of epochs, reduced ones, stand at every line of their network and head.
+        own, epochs = f"{self.keys['hidden']}hl", config.get("epochs")
+        return config.get("head", own) == own and (epochs not in REPORT_EPOCHS or epochs == self.keys["epochs"])
 
 
 @dataclass(frozen=True, kw_only=True)

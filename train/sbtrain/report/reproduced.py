@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbtrain.few_shot import Interval
-from sbtrain.report.compare import OTHER, percent, signed
+from sbtrain.report.beside import OTHER, percent, signed
 from sbtrain.report.document import Block, Cell, Section, Table, Text, missing
 
 NAME = "reproduce.json"
@@ -35,6 +35,8 @@ def reproduced_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
 
 
 def _table(name: str, table: dict[str, Any], data: dict[str, Any]) -> Table:
+    if any("measures" in row for row in table["rows"]):
+        return _measured(name, table)
     rows = tuple(
         _row(row, evaluation, data["classes"] == CLASSES) for row in table["rows"] for evaluation in row["evaluations"]
     )
@@ -49,6 +51,27 @@ def _table(name: str, table: dict[str, Any], data: dict[str, Any]) -> Table:
         "interval over",
     )
     return Table(caption=f"{name}: {table['about']}", header=header, rows=rows)
+
+
+def _measured(name: str, table: dict[str, Any]) -> Table:
+    """Return a table of one line a number: of each row several, found by different evaluations."""
+    rows = tuple(_measure(row, measure) for row in table["rows"] for measure in row["measures"])
+    header = ("what", "number", "ours %", "published %", "difference", "interval over")
+    return Table(caption=f"{name}: {table['about']}", header=header, rows=rows, texts=2)
+
+
+def _measure(row: dict[str, Any], measure: dict[str, Any]) -> tuple[Cell, ...]:
+    found = {str(each["name"]): each for each in row["evaluations"]}
+    evaluation = found.get(str(measure["evaluation"]), {"results": [{"message": row.get("note")}]})
+    ours, published = _interval(evaluation.get(str(measure["key"]))), measure.get("published")
+    return (
+        Cell(str(row["name"])),
+        Cell(str(measure["name"])),
+        _ours(ours, evaluation),
+        _share(published),
+        _difference(ours, published, bool(evaluation.get("same_data"))),
+        Cell(str(evaluation.get("interval_over", "–"))),
+    )
 
 
 def _row(row: dict[str, Any], evaluation: dict[str, Any], same: bool) -> tuple[Cell, ...]:
@@ -70,7 +93,7 @@ def _ours(found: Interval | None, evaluation: dict[str, Any]) -> Cell:
     if found is not None:
         return Cell(found.text(), "ours")
     states = sorted({str(each.get("message") or each.get("state")) for each in evaluation.get("results", [])})
-    return missing("; ".join(states)[:80] or "not run")
+    return missing("; ".join(state.partition(". Build")[0] for state in states)[:80] or "not run")
 
 
 def _share(value: Any) -> Cell:

@@ -77,6 +77,7 @@ class Run:
     finetuned: tuple[Finetuned, ...] = ()
     probes: tuple[dict[str, Any], ...] = ()
     clusterings: tuple[dict[str, Any], ...] = ()
+    attributes: tuple[dict[str, Any], ...] = ()
     reconstructions: tuple[dict[str, Any], ...] = ()
     features: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
@@ -109,7 +110,7 @@ class Run:
     def shown(self) -> bool:
         """Whether there is anything to show but what is missing."""
         return bool(self.series.lines or self.summary or self.finetuned or self.probes or self.clusterings
-                    or self.reconstructions or self.features)  # fmt: skip
+                    or self.attributes or self.reconstructions or self.features)  # fmt: skip
 
     def control(self, result: Finetuned) -> Finetuned | None:
         """Return the same fits from new weights, where they are there."""
@@ -156,11 +157,12 @@ def read_run(path: Path, name: str) -> Run:
     if not _finished(path):
         problems.append(_unfinished(path, record, series))
     probes = [data for _, data in load_all("probe-*.json", "its layers are left out")]
+    attributes = [data for _, data in load_all("attributes-*.json", "its scores are left out")]
     clusterings = [data for _, data in load_all("cluster-*.json", "its scores are left out")]
     pictures = [data for _, data in load_all("reconstruct-*.json", "its pictures are left out")]
     return Run(
         path=path, name=name, record=record, series=series, summary=summary, finetuned=tuple(finetuned),
-        probes=tuple(probes), clusterings=tuple(clusterings), reconstructions=tuple(pictures),
+        probes=tuple(probes), clusterings=tuple(clusterings), attributes=tuple(attributes), reconstructions=tuple(pictures),
         features=tuple(sorted((path / "features").glob("*.h5"))), problems=(*series.problems, *problems),
     )  # fmt: skip
 

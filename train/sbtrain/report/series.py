@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sbtrain.metrics import CALM
 
 NAME = "metrics.jsonl"
 #: Points of a drawn curve; more are averaged.
@@ -27,6 +29,8 @@ class Alarm:
 
     step: int
     text: str
+    until: int
+    """Step of the last line that says it."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,21 @@ class Series:
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
-        """What a monitor said, line by line."""
-        found = []
-        for line in self.lines:
+        """What a monitor said, each kind once for as long as it went on: up to `CALM` lines without it."""
+        found: list[Alarm] = []
+        newest: dict[str, tuple[int, int]] = {}  # kind -> number of its last line, place in `found`
+        for number, line in enumerate(self.lines):
             for name in _ALARMS:
                 said = line.get(name) or []
                 for one in said if isinstance(said, list) else [said]:
-                    found.append(Alarm(line["step"], _alarm_text(one)))
+                    kind = _alarm_kind(one)
+                    before, place = newest.get(kind, (-CALM - 1, -1))
+                    if number - before <= CALM:
+                        found[place] = replace(found[place], until=line["step"])
+                    else:
+                        place = len(found)
+                        found.append(Alarm(line["step"], _alarm_text(one), line["step"]))
+                    newest[kind] = number, place
         return tuple(found)
 
 
@@ -142,6 +154,10 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _alarm_kind(alarm: Any) -> str:
+    return str(alarm["kind"]) if isinstance(alarm, dict) and "kind" in alarm else _alarm_text(alarm)
 
 
 def _alarm_text(alarm: Any) -> str:

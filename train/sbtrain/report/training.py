@@ -9,6 +9,7 @@ from typing import Any
 from sbtrain.report.charts import Line, curves_chart
 from sbtrain.report.document import Block, Cell, Fold, Gallery, Picture, Section, Table, Text, missing
 from sbtrain.report.runs import Run
+from sbtrain.report.series import Alarm
 
 #: What a line of metrics.jsonl says beside losses and accuracies.
 _OTHER = ("lr", "epoch", "skipped")
@@ -28,7 +29,7 @@ def training_section(runs: Sequence[Run]) -> Section:
         blocks.append(curves if len(drawn) <= MOST else Fold(f"Curves of {len(drawn)} runs", (curves,)))
     alarms = [(run, alarm) for run in drawn for alarm in run.series.alarms]
     if alarms:
-        rows = tuple((Cell(run.name), Cell(alarm.text), Cell(f"{alarm.step:,}")) for run, alarm in alarms[:50])
+        rows = tuple((Cell(run.name), Cell(alarm.text), Cell(_steps(alarm))) for run, alarm in alarms[:50])
         left = f"; {len(alarms) - 50} more are in metrics.jsonl" if len(alarms) > 50 else ""
         blocks.append(Table(caption=f"Alarms{left}", header=("run", "what", "step"), rows=rows, texts=2))
     for run in runs:
@@ -82,6 +83,10 @@ def _picture(run: Run, unit: str, names: list[str], scale: float) -> Picture:
     alt += f"; {len(alarms)} alarms" if alarms else ""
     title = {"loss": "loss", "%": "accuracy on the way, %"}.get(unit, "monitor")
     return Picture(svg=curves_chart(lines, "step", unit, alt, alarms), alt=alt, caption=f"{run.name}: {title}")
+
+
+def _steps(alarm: Alarm) -> str:
+    return f"{alarm.step:,}" if alarm.until == alarm.step else f"{alarm.step:,} to {alarm.until:,}"
 
 
 def _speed(run: Run) -> tuple[Cell, ...]:

@@ -1,0 +1,204 @@
+"""The tables of SimSiam and Self-Classifier: every published line has a run, and very small ones are made for real."""
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from builds import small_config, write_images
+from labeled_sets import labeled_shards
+from sbformat.manifest import Manifest
+from sbformat.schema import TargetSpec
+from sbprep.pipeline import build
+from sbtrain import reproduce_plan, reproduce_view_scales, reproduce_views
+from sbtrain.cli import main
+from sbtrain.presets import load_preset
+from sbtrain.report.published import published_table
+from sbtrain.reproduce_cells import Setting, Table
+from sbtrain.reproduce_data import choose
+from sbtrain.reproduce_plan import cells_of, tables_of
+from sbtrain.reproduce_scales import SCALES, scale_of
+from sbtrain.reproduce_view_scales import TINY
+from sbtrain.runtime import EXIT_REQUEUE
+
+PUBLISHED = {"self-classifier": ["self-classifier"], "simsiam": ["simsiam-cifar10", "simsiam-stl10", "simsiam-celeba"]}
+
+
+def table(name: str, scale: str = "full", **changes: Any) -> Table:
+    setting = Setting(scale=scale_of(scale), split="unlabeled", eval_split="val", target=TargetSpec())
+    (found,) = tables_of(name, replace(setting, **changes))
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_published_line_has_a_row_and_a_run_unless_it_begins_with_imagenet(name: str, scale: str) -> None:
+    lines = [line for source in PUBLISHED[name] for line in published_table(source).rows]
+    rows = table(name, scale).rows
+
+    assert [row.published for row in rows] == [line.values for line in lines]
+    assert [bool(row.cells) for row in rows] == [line.keys.get("start") != "imagenet" for line in lines]
+    assert all(row.note for row in rows if not row.cells)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_number_is_measured_at_full_scale(name: str) -> None:
+    for row in table(name).rows:
+        named = {measure.published for measure in row.measures}
+        assert {*row.published.values()} <= named
+        if row.cells:
+            assert {measure.evaluation for measure in row.measures} == {each for each, _ in row.cells[0].evaluations}
+
+
+def test_linear_evaluation_stands_beside_the_reports_and_its_repositorys() -> None:
+    rows = table("self-classifier").rows
+    linear = [next(m.published for m in row.measures if m.name == "linear top-1") for row in rows]
+
+    assert linear == [0.8789, 0.8838, None, None]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_full_scale_pretrains_exactly_the_reports_presets(name: str) -> None:
+    cells = cells_of([table(name)])
+
+    assert len(cells) == {"self-classifier": 4, "simsiam": 8}[name]
+    for cell in cells:
+        assert cell.preset == f"report/{cell.name.removesuffix('-seed0')}"
+        assert cell.config == load_preset(cell.preset).config
+
+
+def test_seeds_are_runs_of_their_own() -> None:
+    cells = table("self-classifier", seeds=2).rows[0].cells
+
+    assert [cell.config.seed for cell in cells] == [0, 1]
+    assert [{config.seed for _, config in cell.evaluations} for cell in cells] == [{0}, {1}]
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images of three classes to learn from, 12 to report. Not to be changed."""
+    return labeled_shards(tmp_path_factory.mktemp("views") / "shards", image_size=32)
+
+
+def test_a_labeled_color_set_stands_in_where_that_is_allowed(labeled: Path) -> None:
+    sets = [Manifest.read(labeled / name) for name in ("lab", "rgb")]
+
+    assert choose(sets, "cifar10", True, "train", 0) is sets[1]
+    assert choose(sets, "cifar10", False, "train", 0) is None
+    assert choose(sets, "stl10", True, "unlabeled", 0) is None
+    assert choose(sets, "celeba", True, "train", 0) is None
+    assert choose(sets, "noise", True, "train", 0) is None
+
+
+def test_a_set_is_known_by_its_classes_and_the_one_of_the_reports_size_is_taken(labeled: Path) -> None:
+    other = Manifest.read(labeled / "rgb")
+    cifar = replace(
+        other, label_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    )
+    many = {**cifar.splits, "train": replace(cifar.splits["train"], shards=cifar.splits["train"].shards * 2)}
+
+    assert choose([other, cifar], "cifar10", True, "train", 0) is cifar
+    larger = replace(cifar, splits=many)
+    assert choose([cifar, larger], "cifar10", False, "train", 48) is larger
+
+
+def test_noise_is_known_by_its_file(tmp_path: Path) -> None:
+    write_images(tmp_path / "noise", 16)
+    build(small_config(tmp_path / "noise", tmp_path / "shards", "rgb", image_size=32))
+    unlabeled = replace(Manifest.read(tmp_path / "shards" / "rgb"), label_names=())
+
+    assert choose([unlabeled], "noise", False, "unlabeled", 0) is unlabeled
+
+
+#: Table -> lines that are made here, and what their networks see.
+MADE: dict[str, tuple[slice, dict[str, Any]]] = {
+    "self-classifier": (slice(0, 1), {"head": "16", "classes": "3", "queue": 8}),
+    "simsiam": (slice(0, 3, 2), {}),
+}
+
+
+@pytest.fixture(params=MADE)
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a table of one run, of a quarter of a second a step."""
+    name: str = request.param
+    lines, fields = MADE[name]
+    run = {"self-classifier": "self-classifier-resnet18-1hl", "simsiam": "simsiam-cifar10-resnet18"}[name]
+    make = {"self-classifier": reproduce_views.self_classifier, "simsiam": reproduce_views.simsiam}[name]
+    preset, given = TINY.pretrain[run]
+    shorter = {"network": "half:resnet18", "view_size": 16, "limit": 16, "batch_size": 8, "precision": "float32"}
+    few = replace(TINY, pretrain={**TINY.pretrain, run: (preset, {**given, **shorter, **fields})})
+
+    def first(setting: Setting) -> Table:
+        whole = make(setting)
+        return replace(whole, rows=whole.rows[lines])
+
+    monkeypatch.setitem(reproduce_view_scales.VIEW_SCALES, "tiny", few)
+    monkeypatch.setattr(reproduce_plan, "TABLES", {name: first})
+    return name
+
+
+def reproduce(name: str, shards: Path, out: Path, *more: str) -> Result:
+    given = ["reproduce", name, "--shards", str(shards), "--out", str(out), "--scale", "tiny", "--device", "cpu", *more]
+    return CliRunner().invoke(main, given)
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in out.glob("tiny/*/results/*.json")}
+
+
+def test_a_stopped_table_goes_on_and_has_every_number(
+    small: str, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sbtrain import guard
+
+    calls, keep = [0], guard.Guard.keep
+
+    def kept(self: guard.Guard, *values: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:  # the first step
+            signal.raise_signal(signal.SIGTERM)
+        return keep(self, *values)
+
+    monkeypatch.setattr(guard.Guard, "keep", kept)
+
+    stopped = reproduce(small, labeled, tmp_path)
+    assert stopped.exit_code == EXIT_REQUEUE, stopped.output
+    again = reproduce(small, labeled, tmp_path)
+    assert again.exit_code == 0, again.output
+
+    rows = json.loads((tmp_path / "tiny" / "reproduce.json").read_bytes())["tables"][small]["rows"]
+    assert rows
+    for row in rows:
+        found = {each["name"]: each for each in row["evaluations"]}
+        for measure in row["measures"]:
+            evaluation = found[measure["evaluation"]]
+            assert 0 <= evaluation[measure["key"]]["mean"] <= 1
+            assert not evaluation["same_data"]
+    page = (tmp_path / "tiny" / "report.md").read_text()
+    assert "kNN of new weights" in page
+    assert "other data" in page
+    before = stamps(tmp_path)
+    assert reproduce(small, labeled, tmp_path).exit_code == 0
+    assert stamps(tmp_path) == before
+
+
+def test_a_missing_data_set_is_skipped_with_its_command(small: str, labeled: Path, tmp_path: Path) -> None:
+    result = reproduce(small, labeled / "lab", tmp_path)
+
+    assert result.exit_code == 1
+    assert "sbprep build --source cifar-10-binary.tar.gz --colorspace rgb --image-size 32" in result.output
+
+
+def test_jobs_are_the_commands_of_every_kind_of_evaluation(small: str, labeled: Path, tmp_path: Path) -> None:
+    assert reproduce(small, labeled, tmp_path / "out", "--jobs", str(tmp_path / "jobs")).exit_code == 0
+
+    (script,) = (tmp_path / "jobs").glob("0*.sh")
+    text = script.read_text()
+    assert "sbtrain probe --run" in text
+    assert "--layers backbone" in text
+    assert ("sbtrain cluster --run" in text) == (small == "self-classifier")
+    assert "sbtrain finetune --run" in text
