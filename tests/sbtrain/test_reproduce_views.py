@@ -137,7 +137,7 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         return replace(whole, rows=whole.rows[lines])
 
     monkeypatch.setitem(reproduce_view_scales.VIEW_SCALES, "tiny", few)
-    monkeypatch.setattr(reproduce_plan, "TABLES", {name: first})
+    monkeypatch.setitem(reproduce_plan.TABLES, name, first)
     return name
 
 
