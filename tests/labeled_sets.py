@@ -7,10 +7,10 @@ from builds import small_config, write_images
 from runs import CPU
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain.finetune import finetune
-from sbtrain.finetune_config import FinetuneConfig
-from sbtrain.finetune_result import ResultFile
-from sbtrain.pretrained import open_pretrained
+from sbtrain.evaluation.finetune import finetune
+from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.finetune_result import ResultFile
+from sbtrain.evaluation.pretrained import open_pretrained
 
 #: Few and short fits.
 SMALL: dict[str, Any] = {"samples_per_class": (1, 2), "draws": 2, "epochs": 1, "min_steps": 2}

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ranked import rank_environment
-from sbtrain import ranks
-from sbtrain.ranks import World
-from sbtrain.synced_norm import SyncedBatchNorm, synchronize
+from sbtrain.ranks import world as ranks
+from sbtrain.ranks.synced_norm import SyncedBatchNorm, synchronize
+from sbtrain.ranks.world import World
 
 ROWS = {"flat": (8, 3), "maps": (8, 3, 5, 4)}
 

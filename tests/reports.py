@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sbtrain.figures import as_png
+from sbtrain.pictures.figures import as_png
 from sbtrain.report import Built, build_report
 
 

@@ -28,15 +28,15 @@ DOORS = {
 LEAN = ("numba", "cv2", "simplejpeg", "joblib", "sbprep")
 #: What the trainer can do without until a command asks for it, and the one module that asks.
 TRAINER_DOORS = {
-    "h5py": {"sbtrain.features", "sbtrain.bench_peers", "sbtrain.synthetic"},
+    "h5py": {"sbtrain.evaluation.features", "sbtrain.bench.peers", "sbtrain.bench.synthetic"},
     "jinja2": {"sbtrain.report.page"},
-    "matplotlib": {"sbtrain.figures"},
-    "onnx": {"sbtrain.export"},
-    "onnxruntime": {"sbtrain.export"},
-    "scipy": {"sbtrain.scores"},
-    "sklearn": {"sbtrain.scores"},
+    "matplotlib": {"sbtrain.pictures.figures"},
+    "onnx": {"sbtrain.export.files"},
+    "onnxruntime": {"sbtrain.export.files"},
+    "scipy": {"sbtrain.evaluation.scores"},
+    "sklearn": {"sbtrain.evaluation.scores"},
     "timm": {"sbtrain.networks.backbones"},
-    "torchvision": {"sbtrain.bench_augment", "sbtrain.bench_peers"},
+    "torchvision": {"sbtrain.bench.augment", "sbtrain.bench.peers"},
 }
 
 
@@ -86,8 +86,8 @@ def test_the_rule_finds_a_forbidden_import() -> None:
 def test_the_rule_finds_a_library_beside_its_door() -> None:
     tree = ast.parse("import sklearn.metrics")
 
-    assert violations("sbtrain.probe", tree) == {"sklearn"}
-    assert violations("sbtrain.scores", tree) == set()
+    assert violations("sbtrain.evaluation.probe", tree) == {"sklearn"}
+    assert violations("sbtrain.evaluation.scores", tree) == set()
 
 
 def loaded_by(statement: str) -> set[str]:

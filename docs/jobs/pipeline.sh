@@ -25,11 +25,22 @@ submit() {
     sbatch --parsable --kill-on-invalid-dep=yes "$@" "${all[@]}" "${own[@]}" "$jobs/$script" | cut -d';' -f1
 }
 
+# Half a chain is of no use to anybody.
+submitted=()
+give_up() {
+    ((${#submitted[@]} == 0)) || scancel "${submitted[@]}" || true
+    echo "the chain cannot be submitted, see above; cancelled: ${submitted[*]:-none}" >&2
+}
+trap give_up ERR
+
 prepare=$(submit prepare.sbatch "${PREPARE_SBATCH:-}")
+submitted+=("$prepare")
 echo "prepare   $prepare"
 merge=$(submit merge.sbatch "${MERGE_SBATCH:-}" --dependency="afterok:$prepare")
+submitted+=("$merge")
 echo "merge     $merge"
 pretrain=$(SHARDS=$OUT submit pretrain.sbatch "${PRETRAIN_SBATCH:-}" --dependency="afterok:$merge")
+submitted+=("$pretrain")
 echo "pretrain  $pretrain"
 if [[ $LABELED != none ]]; then
     finetune=$(SHARDS=$LABELED submit finetune.sbatch "${FINETUNE_SBATCH:-}" --dependency="afterok:$pretrain")

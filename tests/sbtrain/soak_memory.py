@@ -17,8 +17,8 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("preprocess", "train", "tests"
 
 from memory import growth, resident_by_epoch  # noqa: E402
 from sbformat.manifest import open_manifest  # noqa: E402
+from sbtrain.bench.synthetic import write_synthetic  # noqa: E402
 from sbtrain.config import PretrainConfig  # noqa: E402
-from sbtrain.synthetic import write_synthetic  # noqa: E402
 
 
 @click.command()

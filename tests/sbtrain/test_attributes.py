@@ -18,13 +18,13 @@ from sbformat.errors import ShardError
 from sbformat.manifest import open_manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain.attribute_result import AttributeFit, attribute_table
-from sbtrain.attributes import attribute_scores, roc_auc
 from sbtrain.cli import main
-from sbtrain.few_shot import draw_rows, hold_out
-from sbtrain.finetune_config import FinetuneConfig
-from sbtrain.fitting import Fitter
-from sbtrain.labeled import Labeled
+from sbtrain.evaluation.attribute_result import AttributeFit, attribute_table
+from sbtrain.evaluation.attributes import attribute_scores, roc_auc
+from sbtrain.evaluation.few_shot import draw_rows, hold_out
+from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.fitting import Fitter
+from sbtrain.evaluation.labeled import Labeled
 from sbtrain.methods.supervised import Classifier
 
 A = 5
@@ -242,6 +242,6 @@ def test_an_attribute_that_is_no_bit_is_damage(faces: Path) -> None:
     manifest = open_manifest(faces)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sbtrain.labeled.read_checked", lambda shard, name, out: out.fill(2))
+        patch.setattr("sbtrain.evaluation.labeled.read_checked", lambda shard, name, out: out.fill(2))
         with pytest.raises(ShardError, match="image 0: attribute attribute_0 2, expected 0 or 1: damaged"):
             Labeled(manifest, "train", ("image",), CPU.device, attributes=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sbformat.errors import ConfigError
-from sbtrain.augment import RECIPES, Augment, ViewSpec, plain_view, recipe
+from sbtrain.augment.views import RECIPES, Augment, ViewSpec, plain_view, recipe
 
 PLAIN = ViewSpec(
     size=16, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0, mean=(0, 0, 0), std=(1, 1, 1)

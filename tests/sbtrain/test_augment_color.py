@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sbtrain.augment_color import (
+from sbtrain.augment.color import (
     JITTER_DRAWS,
     ORDERS,
     drawn_jitter,
@@ -16,7 +16,7 @@ from sbtrain.augment_color import (
     slot_table,
     solarized,
 )
-from sbtrain.augment_recipes import ViewSpec
+from sbtrain.augment.recipes import ViewSpec
 
 transforms = pytest.importorskip("torchvision.transforms.functional")
 CLOSE = {"atol": 3e-6, "rtol": 0}  # of 1: a thousandth of a stored level

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sbtrain.augment import ViewSpec, plain_view
-from sbtrain.augment_crop import CROP_DRAWS, Boxes, Taps, blurring, crop_boxes, resampled, resampling, turned
-from sbtrain.augment_recipes import Interpolation
+from sbtrain.augment.crop import CROP_DRAWS, Boxes, Taps, blurring, crop_boxes, resampled, resampling, turned
+from sbtrain.augment.recipes import Interpolation
+from sbtrain.augment.views import ViewSpec, plain_view
 
 transforms = pytest.importorskip("torchvision.transforms")
 functional = pytest.importorskip("torchvision.transforms.functional")

@@ -13,13 +13,15 @@ from click.testing import CliRunner
 
 from sbformat.errors import ConfigError, SplitbrainError
 from sbformat.manifest import Manifest, open_manifest
-from sbtrain import bench, bench_peers, bench_steps
-from sbtrain.bench_rounds import Bar, comparison, rounds, sampled
-from sbtrain.bench_steps import FirstStep, Setting, Steady
+from sbtrain.bench import peers as bench_peers
+from sbtrain.bench import run as bench
+from sbtrain.bench import steps as bench_steps
+from sbtrain.bench.rounds import Bar, comparison, rounds, sampled
+from sbtrain.bench.steps import FirstStep, Setting, Steady
+from sbtrain.bench.synthetic import write_synthetic
 from sbtrain.cli import main
 from sbtrain.data import SplitReader
 from sbtrain.flops import peak_flops
-from sbtrain.synthetic import write_synthetic
 
 RATIO = re.compile(r" ([\d.,]+)x \(([\d.,]+) to ([\d.,]+)\) +([\d,]+) : ([\d,]+) images/s")
 STEADY = Steady(
@@ -200,7 +202,7 @@ def test_synthetic_shards_are_sound_and_read_as_any_others(synthetic: Manifest) 
 
 
 def test_full_synthetic_shards_hold_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sbtrain.synthetic.IMAGES_PER_SHARD", 64)
+    monkeypatch.setattr("sbtrain.bench.synthetic.IMAGES_PER_SHARD", 64)
 
     manifest = write_synthetic(tmp_path / "lab", {"unlabeled": 150}, image_size=16)
 

@@ -15,13 +15,13 @@ from labeled_sets import labeled_shards
 from runs import CPU, command
 from sbformat.errors import ConfigError
 from sbformat.manifest import open_manifest
-from sbtrain import scores
 from sbtrain.cli import main
-from sbtrain.cluster import contingency, usage_entropy
-from sbtrain.cluster_cli import FIELD_HELP
-from sbtrain.cluster_config import ClusterConfig
-from sbtrain.labeled import Labeled, blocks
-from sbtrain.pretrained import open_pretrained
+from sbtrain.evaluation import scores
+from sbtrain.evaluation.cluster import contingency, usage_entropy
+from sbtrain.evaluation.cluster_cli import FIELD_HELP
+from sbtrain.evaluation.cluster_config import ClusterConfig
+from sbtrain.evaluation.labeled import Labeled, blocks
+from sbtrain.evaluation.pretrained import open_pretrained
 
 SELF_CLASSIFIER = (
     "--method", "self_classifier", "--network", "half:simplenet", "--augmentation", "simsiam_cifar", "--head", "16",

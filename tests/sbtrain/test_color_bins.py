@@ -16,7 +16,7 @@ from sbformat.manifest import Manifest, json_digest
 from sbformat.schema import TargetSpec, bins_from_values, fixed_range
 from sbformat.shard import open_shard
 from sbtrain.cli import main
-from sbtrain.color_bins import Usage, bin_squares, bins_in_gamut, count_bins
+from sbtrain.pictures.color_bins import Usage, bin_squares, bins_in_gamut, count_bins
 
 
 def invoke(*arguments: object) -> Result:

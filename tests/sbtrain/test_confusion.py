@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labeled_sets import labeled_shards, results
-from sbtrain.confusion import PAIRS, WHOLE, Confusion
+from sbtrain.evaluation.confusion import PAIRS, WHOLE, Confusion
 
 CPU = torch.device("cpu")
 

@@ -18,11 +18,11 @@ from sbformat.errors import ConfigError, FormatError, ShardError
 from sbformat.manifest import Manifest, open_manifest
 from sbformat.schema import TargetSpec, values_from_bins, values_from_image
 from sbprep.pipeline import build
+from sbtrain.bench.synthetic import write_synthetic
 from sbtrain.cli import main
 from sbtrain.data import Batch, Loader, Order, SplitReader, order_from_text, reside
-from sbtrain.labeled import Labeled
+from sbtrain.evaluation.labeled import Labeled
 from sbtrain.residence import host_memory
-from sbtrain.synthetic import write_synthetic
 
 CPU = torch.device("cpu")
 NAMES = ("image", "image_range", "target_single", "target_dual", "target_range", "source_index")

@@ -9,8 +9,14 @@ from sbformat.manifest import Manifest, open_manifest
 from sbformat.schema import Colorspace, TargetSpec, fixed_range
 from sbprep.convert import convert
 from sbtrain.batch import Batch
-from sbtrain.decoding import color_difference, rgb_from_values, unit_centers, values_from_inputs, values_from_logits
 from sbtrain.inputs import Inputs
+from sbtrain.pictures.decoding import (
+    color_difference,
+    rgb_from_values,
+    unit_centers,
+    values_from_inputs,
+    values_from_logits,
+)
 
 #: Sixteen colors far apart, of which none stays itself where a and b, or G and B, are swapped.
 COLORS = np.array(

@@ -20,8 +20,8 @@ from sbformat.shard import open_shard
 from sbtrain import export as exporting
 from sbtrain.batch import Batch
 from sbtrain.cli import main
-from sbtrain.export import load_encoder
-from sbtrain.pretrained import open_pretrained
+from sbtrain.evaluation.pretrained import open_pretrained
+from sbtrain.export.files import load_encoder
 from sbtrain.tensor_files import load_tensors
 
 SHORT = ("--epochs", "1", "--limit", "8")

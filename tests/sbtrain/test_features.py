@@ -16,14 +16,14 @@ from builds import rows
 from labeled_sets import labeled_shards
 from runs import CPU, litter, run_apart
 from sbformat.manifest import open_manifest
-from sbtrain.chosen import chosen_rows
 from sbtrain.cli import main
-from sbtrain.features import FeaturesConfig, write_features
-from sbtrain.features_cli import FIELD_HELP
-from sbtrain.fitting import Interrupted
-from sbtrain.labeled import Labeled
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.evaluation.features import FeaturesConfig, write_features
+from sbtrain.evaluation.features_cli import FIELD_HELP
+from sbtrain.evaluation.fitting import Interrupted
+from sbtrain.evaluation.labeled import Labeled
+from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.methods.supervised import Encoder
-from sbtrain.pretrained import open_pretrained
 
 
 @pytest.fixture(scope="module")

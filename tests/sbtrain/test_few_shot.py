@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbformat.errors import ConfigError
-from sbtrain.few_shot import ALL, Protocol, draw_rows, hold_out, interval, student_quantile
+from sbtrain.evaluation.few_shot import ALL, Protocol, draw_rows, hold_out, interval, student_quantile
 
 CLASSES = ("cat", "dog", "eel")
 LABELS = np.random.default_rng(3).permutation(np.repeat(np.arange(3, dtype=np.int32), (10, 20, 30)))

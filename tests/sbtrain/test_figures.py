@@ -6,7 +6,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from sbtrain.figures import as_png, as_svg, new_figure, plain
+from sbtrain.pictures.figures import as_png, as_svg, new_figure, plain
 
 
 def drawn() -> str:

@@ -20,13 +20,13 @@ from sbtrain.build import build_method
 from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Batch, Rows
-from sbtrain.few_shot import ALL, draw_rows
-from sbtrain.finetune import finetune
-from sbtrain.finetune_config import FinetuneConfig
-from sbtrain.fitting import Fitter, top_counts
-from sbtrain.labeled import Features, Labeled
+from sbtrain.evaluation.few_shot import ALL, draw_rows
+from sbtrain.evaluation.finetune import finetune
+from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.fitting import Fitter, top_counts
+from sbtrain.evaluation.labeled import Features, Labeled
+from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
-from sbtrain.pretrained import open_pretrained
 from sbtrain.runtime import RunError
 
 

@@ -19,8 +19,8 @@ from runs import litter, run_apart
 from sbformat.manifest import json_digest
 from sbformat.schema import TargetSpec
 from sbtrain.cli import main
-from sbtrain.finetune_cli import FIELD_HELP
-from sbtrain.finetune_config import FinetuneConfig
+from sbtrain.evaluation.finetune_cli import FIELD_HELP
+from sbtrain.evaluation.finetune_config import FinetuneConfig
 from sbtrain.runtime import EXIT_REQUEUE, only_one
 
 

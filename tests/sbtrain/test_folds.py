@@ -15,9 +15,9 @@ from sbformat.manifest import open_manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
 from sbtrain.cli import main
-from sbtrain.few_shot import interval
-from sbtrain.folds import read_folds
-from sbtrain.labeled import Labeled
+from sbtrain.evaluation.few_shot import interval
+from sbtrain.evaluation.folds import read_folds
+from sbtrain.evaluation.labeled import Labeled
 
 IMAGES = 300  # more than a byte counts
 

@@ -12,15 +12,15 @@ from click.testing import CliRunner, Result
 from labeled_sets import labeled_shards
 from runs import CPU, command
 from sbformat.manifest import open_manifest
-from sbtrain.augmented import Augmented, Centered, seen_size, views_of
 from sbtrain.cli import main
 from sbtrain.data import Batch
-from sbtrain.finetune_config import FinetuneConfig
-from sbtrain.finetune_presets import PRESETS
-from sbtrain.fitting import Fitter
-from sbtrain.labeled import Features, Labeled
+from sbtrain.evaluation.augmented import Augmented, Centered, seen_size, views_of
+from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.finetune_presets import PRESETS
+from sbtrain.evaluation.fitting import Fitter
+from sbtrain.evaluation.labeled import Features, Labeled
+from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.methods.supervised import Classifier, Encoder
-from sbtrain.pretrained import open_pretrained
 
 SIMSIAM = (
     "--method", "simsiam", "--network", "half:simplenet", "--augmentation", "simsiam_cifar", "--view-size", "48",

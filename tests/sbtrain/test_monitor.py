@@ -16,8 +16,8 @@ from runs import CPU, command, lines, outcome, run_apart, small_parts
 from sbformat.manifest import Manifest, open_manifest
 from sbtrain.cli import main
 from sbtrain.data import Batch
+from sbtrain.evaluation.labeled import Labeled
 from sbtrain.events import NAME
-from sbtrain.labeled import Labeled
 from sbtrain.methods import Method
 from sbtrain.methods.supervised import Encoder
 from sbtrain.metrics import Line

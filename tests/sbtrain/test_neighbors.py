@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from sbtrain import neighbors
-from sbtrain.neighbors import VOTES, Bank, Vote, judge, top_hits
+from sbtrain.evaluation import neighbors
+from sbtrain.evaluation.neighbors import VOTES, Bank, Vote, judge, top_hits
 
 Q = 7
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sbtrain.picture_grid import GAP, HEADING, enlarged, grid
+from sbtrain.pictures.picture_grid import GAP, HEADING, enlarged, grid
 
 
 def colors(count: int, side: int) -> np.ndarray:

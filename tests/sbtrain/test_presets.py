@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
+from sbtrain.bench.synthetic import write_synthetic
 from sbtrain.build import build_method
 from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
 from sbtrain.presets import load_preset, preset_names, resolve
-from sbtrain.synthetic import write_synthetic
 
 #: Row of Table 1 -> epochs of pretraining, top-1 in percent.
 TABLE_1 = {

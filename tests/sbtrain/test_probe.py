@@ -21,13 +21,13 @@ from sbformat.schema import TargetSpec
 from sbtrain.build import build_method
 from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
-from sbtrain.labeled import Features, Labeled
+from sbtrain.evaluation.labeled import Features, Labeled
+from sbtrain.evaluation.neighbors import VOTES, Vote
+from sbtrain.evaluation.probe_cli import FIELD_HELP
+from sbtrain.evaluation.probe_config import ProbeConfig
+from sbtrain.evaluation.probe_result import Layer, LayerFit, Neighbors
 from sbtrain.methods.supervised import ProbeEncoder
-from sbtrain.neighbors import VOTES, Vote
 from sbtrain.optim import learning_rate
-from sbtrain.probe_cli import FIELD_HELP
-from sbtrain.probe_config import ProbeConfig
-from sbtrain.probe_result import Layer, LayerFit, Neighbors
 from sbtrain.runtime import EXIT_REQUEUE, only_one
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "logits"]

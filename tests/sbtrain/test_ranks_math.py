@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ranked_math import ROWS, gathered_on, gradients, guarded_on, learned, linear, norm_of, norm_on, on_two, rows_of
-from sbtrain import ranks
 from sbtrain.guard import Guard
-from sbtrain.synced_norm import synchronize
+from sbtrain.ranks import world as ranks
+from sbtrain.ranks.synced_norm import synchronize
 
 
 @pytest.mark.parametrize("shape", ROWS)

@@ -21,11 +21,11 @@ from sbformat.permutation import permute
 from sbformat.schema import fixed_range, values_from_bins
 from sbformat.shard import open_shard
 from sbtrain.cli import main
-from sbtrain.decoding import rgb_from_values
-from sbtrain.picture_grid import GAP, HEADING, TILE
-from sbtrain.pretrained import open_pretrained
-from sbtrain.reconstruct import ReconstructConfig, reconstruct
-from sbtrain.reconstruct_cli import FIELD_HELP
+from sbtrain.evaluation.pretrained import open_pretrained
+from sbtrain.pictures.decoding import rgb_from_values
+from sbtrain.pictures.picture_grid import GAP, HEADING, TILE
+from sbtrain.pictures.reconstruct import ReconstructConfig, reconstruct
+from sbtrain.pictures.reconstruct_cli import FIELD_HELP
 
 SHORT = ("--epochs", "1", "--limit", "8")
 STEP = -(-TILE // 64) * 64 + GAP  # 64 x 64 images, enlarged to a multiple of their size

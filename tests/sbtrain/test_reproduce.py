@@ -18,12 +18,13 @@ from builds import environment, small_config
 from labeled_sets import labeled_shards
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain import reproduce_plan, reproduce_scales
-from sbtrain.chosen import chosen_rows
 from sbtrain.cli import main
-from sbtrain.reproduce_plan import Setting, Table
-from sbtrain.reproduce_scales import Budget, Scale
-from sbtrain.reproduce_sets import MissingShards, find_sets
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.reproduce import plan as reproduce_plan
+from sbtrain.reproduce import scales as reproduce_scales
+from sbtrain.reproduce.plan import Setting, Table
+from sbtrain.reproduce.scales import Budget, Scale
+from sbtrain.reproduce.sets import MissingShards, find_sets
 from sbtrain.runtime import EXIT_REQUEUE
 
 #: Two short fits of features, of all three networks that are small.

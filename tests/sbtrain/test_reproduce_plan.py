@@ -8,8 +8,8 @@ from sbformat.errors import ConfigError
 from sbformat.schema import TargetSpec
 from sbtrain.presets import load_preset
 from sbtrain.report.published import published_table
-from sbtrain.reproduce_plan import TABLES, Setting, Table, cells_of, tables_of
-from sbtrain.reproduce_scales import SCALES, scale_of
+from sbtrain.reproduce.plan import TABLES, Setting, Table, cells_of, tables_of
+from sbtrain.reproduce.scales import SCALES, scale_of
 
 
 def setting(scale: str = "full", **changes: object) -> Setting:

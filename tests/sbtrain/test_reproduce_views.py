@@ -14,15 +14,17 @@ from labeled_sets import labeled_shards
 from sbformat.manifest import Manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain import reproduce_plan, reproduce_view_scales, reproduce_views
 from sbtrain.cli import main
 from sbtrain.presets import load_preset
 from sbtrain.report.published import published_table
-from sbtrain.reproduce_cells import Setting, Table
-from sbtrain.reproduce_data import choose
-from sbtrain.reproduce_plan import cells_of, tables_of
-from sbtrain.reproduce_scales import SCALES, scale_of
-from sbtrain.reproduce_view_scales import TINY
+from sbtrain.reproduce import plan as reproduce_plan
+from sbtrain.reproduce import view_scales as reproduce_view_scales
+from sbtrain.reproduce import views as reproduce_views
+from sbtrain.reproduce.cells import Setting, Table
+from sbtrain.reproduce.data import choose
+from sbtrain.reproduce.plan import cells_of, tables_of
+from sbtrain.reproduce.scales import SCALES, scale_of
+from sbtrain.reproduce.view_scales import TINY
 from sbtrain.runtime import EXIT_REQUEUE
 
 PUBLISHED = {"self-classifier": ["self-classifier"], "simsiam": ["simsiam-cifar10", "simsiam-stl10", "simsiam-celeba"]}

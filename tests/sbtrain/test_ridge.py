@@ -11,9 +11,9 @@ from labeled_sets import labeled_shards
 from runs import CPU
 from sbformat.errors import ConfigError
 from sbformat.manifest import open_manifest
-from sbtrain.finetune_config import FinetuneConfig
-from sbtrain.fitting import Fitter, evaluate
-from sbtrain.labeled import Labeled
+from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.fitting import Fitter, evaluate
+from sbtrain.evaluation.labeled import Labeled
 from sbtrain.methods import supervised
 from sbtrain.methods.supervised import Classifier, ridge
 from sbtrain.runtime import RunError

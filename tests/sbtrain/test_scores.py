@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sbformat.errors import ConfigError
-from sbtrain.scores import LEAST, tsne
+from sbtrain.evaluation.scores import LEAST, tsne
 
 
 def clusters(n: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import sbformat
 from sbformat.errors import FormatError, SchemaVersionError
 from sbformat.manifest import fsync_path
-from sbtrain.ranks import World
+from sbtrain.ranks.world import World
 from sbtrain.tensor_files import load_tensors, save_tensors
 
 MANIFEST = "MANIFEST.json"

@@ -16,16 +16,28 @@ from sbtrain.__main__ import EXIT_INTERRUPTED
 #: Command -> (module, its click command, help in the list). Loaded when called: torch takes a second or two.
 COMMANDS = {
     "pretrain": ("sbtrain.pretrain_cli", "pretrain_command", "Pretrain a network on shards."),
-    "finetune": ("sbtrain.finetune_cli", "finetune_command", "Few-shot classifiers on a pretrained network."),
-    "reconstruct": ("sbtrain.reconstruct_cli", "reconstruct_command", "Draw what a pretrained network predicts."),
-    "reproduce": ("sbtrain.reproduce_cli", "reproduce_command", "Run a published table from presets."),
-    "cluster": ("sbtrain.cluster_cli", "cluster_command", "Clusters beside classes: NMI, AMI, ARI, accuracy."),
-    "probe": ("sbtrain.probe_cli", "probe_command", "Judge each layer of a pretrained network as it is."),
-    "report": ("sbtrain.report_cli", "report_command", "One page from runs, beside what is published."),
-    "features": ("sbtrain.features_cli", "features_command", "Write features of a split to an HDF5 file."),
-    "bins": ("sbtrain.bins_cli", "bins_command", "Draw which colors the bins hold, and how many are used."),
-    "export": ("sbtrain.export_cli", "export_command", "Write an encoder as safetensors, ONNX and torch.export."),
-    "bench": ("sbtrain.bench_cli", "bench_command", "Measure loader and training steps on this machine."),
+    "finetune": (
+        "sbtrain.evaluation.finetune_cli",
+        "finetune_command",
+        "Few-shot classifiers on a pretrained network.",
+    ),
+    "reconstruct": (
+        "sbtrain.pictures.reconstruct_cli",
+        "reconstruct_command",
+        "Draw what a pretrained network predicts.",
+    ),
+    "reproduce": ("sbtrain.reproduce.cli", "reproduce_command", "Run a published table from presets."),
+    "cluster": (
+        "sbtrain.evaluation.cluster_cli",
+        "cluster_command",
+        "Clusters beside classes: NMI, AMI, ARI, accuracy.",
+    ),
+    "probe": ("sbtrain.evaluation.probe_cli", "probe_command", "Judge each layer of a pretrained network as it is."),
+    "report": ("sbtrain.report.cli", "report_command", "One page from runs, beside what is published."),
+    "features": ("sbtrain.evaluation.features_cli", "features_command", "Write features of a split to an HDF5 file."),
+    "bins": ("sbtrain.pictures.bins_cli", "bins_command", "Draw which colors the bins hold, and how many are used."),
+    "export": ("sbtrain.export.cli", "export_command", "Write an encoder as safetensors, ONNX and torch.export."),
+    "bench": ("sbtrain.bench.cli", "bench_command", "Measure loader and training steps on this machine."),
     "presets": ("sbtrain.pretrain_cli", "presets_command", "List presets, or print every field of one."),
 }
 

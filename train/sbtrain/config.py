@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sbformat.errors import ConfigError
-from sbtrain.augment import RECIPES
+from sbtrain.augment.views import RECIPES
 from sbtrain.corrupt import Noise
 from sbtrain.inputs import Input, Normalize
 from sbtrain.methods.denoising import WIDTHS
@@ -68,7 +68,7 @@ class PretrainConfig:
     noise_level: float = 0.05
     reconstruction: Literal["bce", "mse"] = "bce"
     augmentation: str = ""
-    """simsiam, self_classifier: recipe of the views, `sbtrain.augment_recipes`; empty: the method's on ImageNet."""
+    """simsiam, self_classifier: recipe of the views, `sbtrain.augment.recipes`; empty: the method's on ImageNet."""
     view_size: int = 0
     """Pixels of a side of the global views; local ones keep their share of it. 0: of the stored images."""
     zero_init: bool = False

@@ -16,13 +16,13 @@ import torch
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
-from sbtrain.chosen import chosen_rows
 from sbtrain.data import Rows
-from sbtrain.labeled import Labeled, blocks
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.evaluation.labeled import Labeled, blocks
+from sbtrain.evaluation.neighbors import WEIGHTED, Bank, Vote, judge
 from sbtrain.methods import Method
 from sbtrain.methods.supervised import Encoder
 from sbtrain.metrics import Line
-from sbtrain.neighbors import WEIGHTED, Bank, Vote, judge
 from sbtrain.runtime import Runtime
 
 #: One image in so many is a query, the others are the bank.

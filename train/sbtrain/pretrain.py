@@ -28,7 +28,7 @@ from sbtrain.monitor import build_monitor
 from sbtrain.networks import parameter_count
 from sbtrain.optim import MOMENTS
 from sbtrain.progress import NoProgress, bytes_text
-from sbtrain.ranks import ALONE, World, from_environment
+from sbtrain.ranks.world import ALONE, World, from_environment
 from sbtrain.residence import nearest
 from sbtrain.run_folder import CONFIG_NAME, data_record, open_run, read_run, write_result
 from sbtrain.runtime import RunError, Runtime, StopRequest, only_one, set_up

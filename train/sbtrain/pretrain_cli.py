@@ -23,7 +23,7 @@ from sbtrain.monitor import Kind, MonitorConfig
 from sbtrain.presets import load_preset, preset_names, resolve
 from sbtrain.pretrain import Request, pretrain
 from sbtrain.progress import ProgressPrinter
-from sbtrain.ranks import from_environment
+from sbtrain.ranks.world import from_environment
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sbformat.errors import ConfigError, SplitbrainError
-from sbtrain.ranks import ALONE, World
+from sbtrain.ranks.world import ALONE, World
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)

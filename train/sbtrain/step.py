@@ -11,8 +11,8 @@ from sbtrain.guard import Guard
 from sbtrain.methods import Method
 from sbtrain.metrics import Totals
 from sbtrain.optim import build_optimizer, parameter_groups
+from sbtrain.ranks.synced_norm import synchronize
 from sbtrain.runtime import Runtime
-from sbtrain.synced_norm import synchronize
 
 
 class Step:

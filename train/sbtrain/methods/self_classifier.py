@@ -30,7 +30,7 @@ from sbtrain.methods.seen import Seen
 from sbtrain.methods.views import Views
 from sbtrain.networks.backbones import Backbone
 from sbtrain.networks.heads import ClassifierKind, build_classifier, build_head, class_counts
-from sbtrain.ranks import gather
+from sbtrain.ranks.world import gather
 
 Prior = Literal["uniform", "targets", "none"]
 #: Views that are global: those after them are local.

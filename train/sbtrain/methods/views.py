@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
-from sbtrain.augment import Augment, plain_view, recipe
+from sbtrain.augment.views import Augment, plain_view, recipe
 from sbtrain.data import Batch
 from sbtrain.networks.backbones import Backbone
 from sbtrain.networks.dropout import DropoutKey, set_dropout_key
@@ -29,7 +29,7 @@ class Views(nn.Module):
     manifest : Manifest
         Of color images, colorspace rgb.
     augmentation : str
-        Name of a recipe, `sbtrain.augment_recipes.RECIPES`.
+        Name of a recipe, `sbtrain.augment.recipes.RECIPES`.
     size : int
         Pixels of a side of the global views; local ones keep their share of it. 0: of the stored images.
     seed : int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sbtrain.few_shot import Interval
+from sbtrain.evaluation.few_shot import Interval
 from sbtrain.report.document import Cell, missing
 from sbtrain.report.published import PublishedRow, PublishedTable
 from sbtrain.report.runs import Run

@@ -1,4 +1,4 @@
-"""The pictures of a report, drawn by `sbtrain.figures`: each returns one ``<svg>`` element.
+"""The pictures of a report, drawn by `sbtrain.pictures.figures`: each returns one ``<svg>`` element.
 
 All are as wide as a phone's screen, so that their letters keep the size of the text around.
 """
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbtrain.figures import PALETTE, as_svg, new_figure, plain
+from sbtrain.pictures.figures import PALETTE, as_svg, new_figure, plain
 
 if TYPE_CHECKING:
-    from sbtrain.figures import Axes
+    from sbtrain.pictures.figures import Axes
 
 #: Inches; 72 points each, and a point is shown as about one pixel.
 WIDTH, HEIGHT = 5.2, 3.5

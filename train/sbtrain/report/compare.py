@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sbtrain.few_shot import ALL
-from sbtrain.finetune_result import Shot
+from sbtrain.evaluation.few_shot import ALL
+from sbtrain.evaluation.finetune_result import Shot
 from sbtrain.report.beside import OTHER, clustered, share, signed, three, with_attributes
 from sbtrain.report.charts import Line, few_shot_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing

@@ -39,7 +39,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An ``<svg>`` element made by `sbtrain.figures`, or an image as a data URI."""
+    """An ``<svg>`` element made by `sbtrain.pictures.figures`, or an image as a data URI."""
 
     alt: str
     caption: str

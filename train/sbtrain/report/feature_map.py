@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbformat.errors import ConfigError, SplitbrainError
-from sbtrain.features import read_features
+from sbtrain.evaluation.features import read_features
+from sbtrain.evaluation.scores import tsne
 from sbtrain.report.charts import map_chart
 from sbtrain.report.document import Block, Gallery, Picture, Section, Text
 from sbtrain.report.runs import Run
 from sbtrain.run_folder import write_result
-from sbtrain.scores import tsne
 
 FORMAT, VERSION = "sbtrain-map", 1
 #: Images of all maps of a page together. 2,000 take t-SNE about ten seconds of one core.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sbtrain.few_shot import Interval
+from sbtrain.evaluation.few_shot import Interval
 from sbtrain.report.charts import Line, layers_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
 from sbtrain.report.published import published_table

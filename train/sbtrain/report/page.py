@@ -11,7 +11,7 @@ TEMPLATE, STYLE = "page.html.jinja", "page.css"
 
 
 def to_html(document: Document) -> str:
-    """Return the page. Every text in it is escaped; pictures are those of `sbtrain.figures` and data URIs.
+    """Return the page. Every text in it is escaped; pictures are those of `sbtrain.pictures.figures` and data URIs.
 
     Raises
     ------

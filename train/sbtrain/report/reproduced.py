@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sbtrain.few_shot import Interval
+from sbtrain.evaluation.few_shot import Interval
 from sbtrain.report.beside import OTHER, percent, signed
 from sbtrain.report.document import Block, Cell, Section, Table, Text, missing
 

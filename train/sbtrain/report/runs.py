@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sbtrain.few_shot import ALL
-from sbtrain.finetune_result import Fit, Shot
+from sbtrain.evaluation.few_shot import ALL
+from sbtrain.evaluation.finetune_result import Fit, Shot
 from sbtrain.report.series import Series, read_series
 from sbtrain.run_folder import CONFIG_NAME
 

@@ -1,0 +1,1 @@
+"""Loader, steps and augmentation beside others."""

@@ -1,0 +1,1 @@
+"""What a pretrained network is worth: fine-tuning, probes, neighbors, clusters, features."""

@@ -1,0 +1,101 @@
+"""``sbtrain cluster``: parse, one call, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sbtrain.__main__ import EXIT_INTERRUPTED
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.evaluation.cluster import cluster
+from sbtrain.evaluation.cluster_config import ClusterConfig
+from sbtrain.evaluation.cluster_result import ClusterFile, cluster_caption, cluster_table
+from sbtrain.evaluation.finetune_cli import field_options
+from sbtrain.evaluation.fitting import Interrupted
+from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
+from sbtrain.progress import ProgressPrinter
+from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
+
+#: Field of `ClusterConfig` -> help of its option: a test looks that each has one.
+FIELD_HELP = {
+    "method": "Clusters by the run's own classifier or by k-means; auto: its own where it has one.",
+    "classifier": "Which of Self-Classifier's, from 0 on.",
+    "clusters": "k-means: how many; 0: as many as classes.",
+    "layer": "k-means: layer of the network; by default the last.",
+    "pool": "k-means: average the layer to S x S cells; 0: as it is.",
+    "learn_split": "k-means: images that the centers are of.",
+    "draws": "Starts of k-means, or new weights; the interval is over them.",
+    "from_scratch": "New weights instead of the run's: the control.",
+    "center": "See the central part of the images: 0.875 for 224 of 256 pixels.",
+    "seed": "Of starts and new weights.",
+    "precision": "auto: bfloat16 where the device has instructions for it.",
+    "split": "Images to report; they choose nothing.",
+    "limit": "Report this many of them, always the same; 0: all.",
+}
+
+EXAMPLE = """\b
+Example:
+  sbtrain cluster --run runs/NAME --shards data_cache --split test --compare
+"""
+
+
+@click.command("cluster", epilog=EXAMPLE)
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
+@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@field_options(ClusterConfig, FIELD_HELP)
+@click.option("--compare", is_flag=True, help="Pretrained beside new weights, in one table.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def cluster_command(run_dir: Path, shards: Path, compare: bool, device: str, **options: Any) -> None:
+    """Compare clusters that a network makes of images with their classes: NMI, AMI, ARI, and the matched accuracy.
+
+    Nothing of the network is trained, and labels count for the scores alone. Every assignment is written to results/ in
+    the run's folder as soon as it is done: the same command goes on where it was stopped.
+
+    \b
+    Exit codes:
+      0    done
+      1    failed; the message says what to do
+      2    an option is wrong
+      75   SIGTERM, SIGUSR1 or SIGUSR2 came: run the same command again to go on
+      130  Ctrl-C: the same
+    """  # noqa: D301
+    config = ClusterConfig(**options)
+    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
+    runtime = set_up(device, config.precision, "exact", config.seed)
+    stop = StopRequest()
+    with stop.listening(), ProgressPrinter() as progress:
+        try:
+            pretrained, results = _run(run_dir, shards, configs, runtime, stop, progress)
+        except (Interrupted, KeyboardInterrupt):
+            progress.say("Stopped: what is finished is saved, the same command does the rest")
+            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    images = len(chosen_rows(pretrained.manifest.splits[config.split].images, config.limit))
+    click.echo(cluster_table(results))
+    click.echo(f"\n{cluster_caption(results[-1], images, len(pretrained.manifest.label_names))}")
+
+
+def _run(
+    run_dir: Path,
+    shards: Path,
+    configs: list[ClusterConfig],
+    runtime: Runtime,
+    stop: StopRequest,
+    progress: ProgressPrinter,
+) -> tuple[Pretrained, list[ClusterFile]]:
+    with hold_pretrained(run_dir, shards, configs[0].split, runtime, progress.say) as pretrained:
+        for remark in [] if configs[0].from_scratch else pretrained.seen(configs[0].split):
+            progress.say(remark)
+        results = []
+        for config in configs:
+            result = cluster(pretrained, config, runtime, progress.say, lambda: stop.signal is not None)
+            fits = result.fits()
+            progress.say(f"{result.path}: all {len(fits)} assignments are there")
+            if any(fit.used == 1 for fit in fits) and not config.from_scratch:
+                progress.say("  all images are in one cluster: the network has collapsed")
+            results.append(result)
+    return pretrained, results

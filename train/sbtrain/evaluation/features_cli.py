@@ -1,0 +1,61 @@
+"""``sbtrain features``: parse, one call, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sbtrain.__main__ import EXIT_INTERRUPTED
+from sbtrain.evaluation.features import FeaturesConfig, write_features
+from sbtrain.evaluation.finetune_cli import field_options
+from sbtrain.evaluation.fitting import Interrupted
+from sbtrain.evaluation.pretrained import hold_pretrained
+from sbtrain.progress import ProgressPrinter
+from sbtrain.runtime import EXIT_REQUEUE, StopRequest, set_up
+
+#: Field of `FeaturesConfig` -> help of its option: a test looks that each has one.
+FIELD_HELP = {
+    "split": "Images to write features of.",
+    "layer": "Layer of the network; by default the last, of the halves their output maps.",
+    "pool": "Average the layer to S x S cells, 1: globally; 0: as it is.",
+    "limit": "Write this many images, always the same; 0: all.",
+    "precision": "auto: bfloat16 where the device has instructions for it.",
+}
+
+EXAMPLE = """\b
+Example:
+  sbtrain features --run runs/NAME --shards data_cache --split val --layer conv4 --pool 1
+"""
+
+
+@click.command("features", epilog=EXAMPLE)
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
+@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@field_options(FeaturesConfig, FIELD_HELP)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="By default RUN/features/SPLIT-LAYER.h5.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def features_command(run_dir: Path, shards: Path, out: Path | None, device: str, **options: Any) -> None:
+    """Write a layer's features of a split's images to an HDF5 file, with their labels where there are any.
+
+    \b
+    Exit codes:
+      0    done, or the file had these features already
+      1    failed; the message says what to do
+      2    an option is wrong
+      75   SIGTERM, SIGUSR1 or SIGUSR2 came: nothing was written
+      130  Ctrl-C: the same
+    """  # noqa: D301
+    config = FeaturesConfig(**options)
+    runtime = set_up(device, config.precision, "exact", 0)
+    stop = StopRequest()
+    with stop.listening(), ProgressPrinter() as progress:
+        try:
+            with hold_pretrained(run_dir, shards, config.split, runtime, progress.say) as pretrained:
+                write_features(pretrained, config, out, runtime, progress.say, lambda: stop.signal is not None)
+        except (Interrupted, KeyboardInterrupt):
+            progress.say("Stopped: nothing was written, run the same command again")
+            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)

@@ -1,0 +1,199 @@
+"""A pretraining run to begin from: its networks, and shards that fit them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import sbformat
+from sbformat.errors import ConfigError, FormatError
+from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbtrain import checkpoint
+from sbtrain.build import build_method
+from sbtrain.config import PretrainConfig
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.methods import Method
+from sbtrain.run_folder import data_record, read_config, read_run
+from sbtrain.runtime import RunError, Runtime, only_one
+
+
+class Splits(Protocol):
+    """What a config says of the images and the weights that it is about."""
+
+    @property
+    def split(self) -> str:
+        """Learned from."""
+
+    @property
+    def eval_split(self) -> str:
+        """Reported."""
+
+    @property
+    def eval_limit(self) -> int:
+        """Images of it that are reported; 0: all."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """New weights instead of the run's."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A run to begin from: its config, and networks as its newest checkpoint that verifies has them."""
+
+    run_dir: Path
+    config: PretrainConfig
+    manifest: Manifest
+    method: Method
+    record: dict[str, Any]
+    """What a result says of the run: config, data, step and digest of its weights."""
+
+    def networks(self, from_scratch: bool, seed: int) -> Method:
+        """Return a copy of the run's networks, or the same ones with the new weights that `seed` gives."""
+        with seeded(seed):
+            return build_method(self.config, self.manifest) if from_scratch else copy.deepcopy(self.method)
+
+    def about(self, config: Splits, runtime: Runtime) -> dict[str, Any]:
+        """Return what else than `config` the numbers depend on that it asks for, as JSON values."""
+        return {
+            # New weights are the same whatever the run has learned since.
+            "run": {**self.record, "checkpoint": None} if config.from_scratch else self.record,
+            "data": {name: data_record(self.manifest, name) for name in (config.split, config.eval_split)},
+            "classes": len(self.manifest.label_names),
+            "eval_images": len(chosen_rows(self.manifest.splits[config.eval_split].images, config.eval_limit)),
+            "device": runtime.name,
+            "dtype": str(runtime.dtype).removeprefix("torch."),
+            "versions": {"sbtrain": sbformat.__version__, "torch": torch.__version__},
+        }
+
+    def seen(self, eval_split: str) -> list[str]:
+        """Return a remark where the reported images are those that the run was pretrained on."""
+        if not holds(self.manifest, eval_split, self.record["data"]):
+            return []
+        return [
+            f"the run was pretrained on the images of split {eval_split}, which are reported: not a result on images that "
+            f"it has not seen. Report another --eval-split, or pretrain on another --split"
+        ]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers on the host from `seed`; afterwards they go on where they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def hold_pretrained(
+    run_dir: Path, shards: Path, split: str, runtime: Runtime, say: Callable[[str], None]
+) -> Iterator[Pretrained]:
+    """Load a pretraining run, say what it is, and keep other processes out of its folder meanwhile.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        As `open_pretrained`; or the folder is in use, or cannot be written or read.
+    """
+    read_run(run_dir)  # before the lock makes a folder
+    try:
+        with only_one(run_dir):
+            pretrained = open_pretrained(run_dir, shards, split, say)
+            weights = pretrained.record["checkpoint"]
+            say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
+            if not (run_dir / "results" / "pretrain.json").exists():
+                say("  its pretraining is not finished: these are the weights of that step")
+            say(f"  {runtime.describe()}, mode exact")
+            yield pretrained
+    except OSError as error:
+        raise RunError(
+            f"{run_dir}: cannot be written or read ({error}). What was finished is in its results/"
+        ) from error
+
+
+def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str], None]) -> Pretrained:
+    """Load a pretraining run, to classify the images of `split` under `shards`.
+
+    Raises
+    ------
+    RunError
+        There is no run, it has no checkpoint yet, or the shards are of another kind than the run's.
+    CheckpointError
+        All its checkpoints are damaged.
+    """
+    there = read_run(run_dir)
+    config = read_config(run_dir)
+    manifest = _open_shards(shards, there["data"], run_dir)
+    check_split(manifest, split)
+    if not holds(manifest, config.split, there["data"]):
+        if config.normalize == "standard":
+            say(f"other images than the run's own, as they may be: normalized by the statistics of their split {split}")
+        config = replace(config, split=split)
+    method = build_method(config, manifest)
+    newest = checkpoint.latest(run_dir / "checkpoints", say)
+    if newest is None:
+        raise RunError(
+            f"{run_dir}: no checkpoint, its pretraining has not begun. Run its sbtrain pretrain command again"
+        )
+    newest.load_model(method)
+    files = json.loads((newest.path / checkpoint.MANIFEST).read_bytes())
+    weights = {"step": newest.step, "model_sha256": files["model.safetensors"]["sha256"]}
+    record = {"config": there["config"], "data": there["data"], "normalized_by": config.split, "checkpoint": weights}
+    return Pretrained(run_dir, config, manifest, method, record)
+
+
+def check_split(manifest: Manifest, split: str) -> None:
+    """Refuse a split that is not there.
+
+    Raises
+    ------
+    FormatError
+        With those that are.
+    """
+    if split not in manifest.splits:
+        raise FormatError(
+            f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Choose another with --split "
+            f"(reported images: --eval-split), or build it: sbprep build --{split} PATH"
+        )
+
+
+def check_classes(manifest: Manifest, split: str, eval_split: str) -> None:
+    """Refuse splits that are not there, and a set of fewer than two classes.
+
+    Raises
+    ------
+    FormatError, ConfigError
+    """
+    for name in (split, eval_split):
+        check_split(manifest, name)
+    if len(manifest.label_names) < 2 and manifest.splits[split].label_kind == "class":
+        raise ConfigError(f"{manifest.root} has {len(manifest.label_names)} class, expected 2 or more")
+
+
+def holds(manifest: Manifest, split: str, data: dict[str, Any]) -> bool:
+    """Return whether `split` holds the very images of a run, whose record of them is `data`."""
+    return split in manifest.splits and data_record(manifest, split)["digest"] == data["digest"]
+
+
+def _open_shards(shards: Path, data: dict[str, Any], run_dir: Path) -> Manifest:
+    several = len(prepared_colorspaces(shards)) > 1
+    manifest = open_manifest(shards, data["colorspace"] if several else None)
+    here = {
+        "colorspace": manifest.colorspace,
+        "image_size": manifest.image_size,
+        "target": manifest.target.to_json(),
+    }
+    lines = [f"  {name}: {data[name]} in the run, {value} here" for name, value in here.items() if data[name] != value]
+    if lines:
+        shown = "\n".join(lines)
+        raise RunError(
+            f"{manifest.root}: other shards than {run_dir} was trained on:\n{shown}\nGive shards like its own"
+        )
+    return manifest

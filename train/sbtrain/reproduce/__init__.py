@@ -1,0 +1,1 @@
+"""The published tables again: which runs, in which order, what is missing."""

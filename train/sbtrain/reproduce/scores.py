@@ -1,0 +1,48 @@
+"""Numbers of result files, whatever command wrote them: one dictionary of shares a fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sbtrain.evaluation.neighbors import WEIGHTED
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the content of a result file; empty where it is missing or damaged."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def fits_of(path: Path, samples: int) -> list[dict[str, float]]:
+    """Return the scores of each fit by draw: of fine-tuning those on `samples` labels a class.
+
+    Keys: ``top1``, ``top5`` of classes; ``jaccard_macro`` and the like of attributes; ``knn`` and ``linear`` of a probe;
+    ``nmi``, ``ami``, ``ari``, ``acc`` of clusters.
+    """
+    data = load(path)
+    kind = str(data.get("format", "")).removeprefix("sbtrain-")
+    if kind == "probe":
+        return [_probed(fit) for fit in data.get("fits", [])]
+    return [_numbers(fit) for fit in data.get("fits", []) if fit.get("samples", samples) == samples]
+
+
+def used_images(path: Path, samples: int) -> int | None:
+    """Return how many labeled images the fits used; None where there were none to use."""
+    fits = [fit for fit in load(path).get("fits", []) if fit.get("samples", samples) == samples]
+    return int(fits[0]["images"]) if fits and "images" in fits[0] else None
+
+
+def _probed(fit: dict[str, Any]) -> dict[str, float]:
+    votes = {(vote["k"], vote["temperature"]): vote["top1"] for vote in fit["neighbors"]}
+    found = {"linear": fit["top1"]}
+    key = (WEIGHTED.k, WEIGHTED.temperature)
+    return found | ({"knn": votes[key]} if key in votes else {})
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, float) and name != "seconds"}
