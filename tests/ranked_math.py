@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ranked import rank_environment
+from sbtrain.ranks import meeting
 from sbtrain.ranks import world as ranks
 from sbtrain.ranks.synced_norm import SyncedBatchNorm, synchronize
 from sbtrain.ranks.world import World
@@ -72,6 +75,16 @@ def guarded_on(world: World) -> dict[str, Tensor]:
     return {"finite": torch.isfinite(mean), **{k: torch.isfinite(v).any() for k, v in gradients(layer).items()}}
 
 
+def late_on(world: World) -> dict[str, Tensor]:
+    """The first rank is longer at something than steps may take."""
+
+    def slow() -> int:
+        time.sleep(2.0)
+        return 1
+
+    return {"waited": torch.tensor(world.on_first(slow))}
+
+
 def linear() -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(3, 4)
@@ -103,5 +116,7 @@ def _work(rank: int, port: int, told: "Queue[Any]", work: Callable[..., Any], ar
     os.environ.update(rank_environment(rank, 2, port))
     torch.set_num_threads(1)
     world = ranks.from_environment()
+    if work is late_on:
+        meeting.PATIENCE = timedelta(seconds=1)
     with world.joined("cpu"):
         told.put({name: value.tolist() for name, value in work(world, *arguments).items()})

@@ -20,7 +20,7 @@ DOORS = {
     "dask": {"sbprep.dask_backend"},
     "distributed": {"sbprep.dask_backend"},
     "ray": {"sbprep.ray_backend"},
-    "h5py": {"sbprep.writer", "sbprep.sources.hdf5", "sbprep.bench"},
+    "h5py": {"sbprep.writer", "sbprep.sources.hdf5", "sbprep.software", "sbprep.bench"},
     "PIL": {"sbprep.bench", "sbprep.published"},
     "skimage": {"sbprep.bench", "sbprep.published"},
     "torch": set(),

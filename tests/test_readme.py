@@ -54,3 +54,9 @@ def test_every_command_shown_exists() -> None:
     shown = set(re.findall(r"^    sbtrain (\w+)", README, re.MULTILINE))
 
     assert shown <= set(COMMANDS)
+
+
+def test_no_command_of_the_trainer_is_left_out() -> None:
+    told = set(re.findall(r"(?:^    |`)sbtrain (\w+)", README, re.MULTILINE))
+
+    assert set(COMMANDS) - told == set()

@@ -83,7 +83,8 @@ class BuildConfig:
         if self.partition is not None and not 1 <= self.partition[0] <= self.partition[1]:
             i, n = self.partition[0], max(self.partition[1], 1)
             raise ConfigError(
-                f"partition {i}/{self.partition[1]}, expected 1/{n} to {n}/{n} (in a Slurm array: --array=1-{n})"
+                f"partition {i}/{self.partition[1]}, expected 1/{n} to {n}/{n} (in a Slurm array: --array=1-{n}; for some "
+                f"parts of N alone, as --array={max(i, 1)}, docs/jobs/prepare.sbatch takes PARTS=N)"
             )
         if self.partition is not None and self.overwrite:
             raise ConfigError(

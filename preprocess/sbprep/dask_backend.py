@@ -12,8 +12,10 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 from sbformat.errors import BuildError, ConfigError, SplitbrainError
+from sbprep.attendance import Attendance
 from sbprep.engines import WAITING, Engine, FutureBackend
 from sbprep.plan import Plan
 from sbprep.remote import Site, opened_site, own_error, reason, unfit_text
@@ -40,7 +42,9 @@ def dask_engine(plan: Plan) -> Iterator[Engine]:
     try:
         with opened_site(plan.config) as site:
             _check_workers(client, site)
-            yield _Dask(client, site, plan)
+            engine = _Dask(client, site, plan)
+            with engine.attendance:
+                yield engine
     finally:
         client.close(timeout=2)  # where the scheduler is gone it would wait for it
 
@@ -55,7 +59,9 @@ class _Dask(Engine):
         self.jobs = sum(client.nthreads().values()) if given == -1 else given
         self.pre_dispatch = self.jobs + WAITING if given == -1 else given
         self._client, self._site, self._address = client, site, client.scheduler.address
-        self._waiting: set[Any] = set()
+        # Also those that have ended: where a result was with a worker that died, fetching it waits for it to be made again.
+        self._waiting: WeakSet[Any] = WeakSet()
+        self.attendance = Attendance(self._address, lambda: len(client.nthreads()), self.ended)
         self.backend = FutureBackend(self._submit, self.jobs)
 
     @property
@@ -66,7 +72,6 @@ class _Dask(Engine):
     def _submit(self, call: Callable[[], Any]) -> Any:
         future = self._client.submit(call, pure=False)  # pure: that of an earlier build would be taken for done
         self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
         return future
 
     def stop(self) -> None:
@@ -79,6 +84,8 @@ class _Dask(Engine):
     def explain(self, error: Exception) -> Exception:
         if (own := own_error(error)) is not None:
             return own
+        if self.attendance.error is not None:
+            return self.attendance.error
         try:
             if isinstance(error, CancelledError) or self._client.status != "running":
                 raise ConnectionError

@@ -7,7 +7,6 @@ so two builds cannot write one folder.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 from sbformat.absent import JOURNALS
 from sbformat.errors import BuildError, ManifestError
+from sbformat.locks import lock
 from sbformat.manifest import ShardRecord, check_schema, fsync_path
 from sbformat.schema import FORMAT_NAME, SCHEMA_VERSION
 from sbprep.disk import write_failure
@@ -189,13 +189,10 @@ def _check_unlocked(path: Path) -> None:
 
 def _lock(file: int, how: int, path: Path) -> None:
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        # Where there are no locks writing goes on: every step is atomic and gives the same bytes.
+        lock(file, path, how)
     except BlockingIOError:
         raise BuildError(f"{path}: another sbprep is building here. Wait for it, or use another --out") from None
-    except OSError as error:
-        # A file system without locks: writing goes on, since every step is atomic and gives the same bytes.
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
 
 
 def _drop_torn_line(path: Path, file: int) -> None:

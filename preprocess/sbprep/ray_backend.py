@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from sbformat.errors import BuildError, ConfigError
+from sbprep.attendance import Attendance
 from sbprep.engines import WAITING, Engine, FutureBackend
 from sbprep.plan import Plan
 from sbprep.remote import Site, opened_site, own_error, reason, unfit_text
@@ -44,7 +45,9 @@ def ray_engine(plan: Plan) -> Iterator[Engine]:
     try:
         with opened_site(plan.config) as site:
             _check_machines(ray, site)
-            yield _Ray(ray, site, plan)
+            engine = _Ray(ray, site, plan)
+            with engine.attendance:
+                yield engine
     finally:
         ray.shutdown()
 
@@ -61,6 +64,7 @@ class _Ray(Engine):
         self._ray, self._site = ray, site
         self._call = ray.remote(max_retries=RETRIES)(_call)
         self._waiting: set[Any] = set()
+        self.attendance = Attendance("the Ray cluster", lambda: int(ray.cluster_resources().get("CPU", 0)), self.ended)
         self.backend = FutureBackend(self._submit, self.jobs)
 
     @property
@@ -85,6 +89,8 @@ class _Ray(Engine):
     def explain(self, error: Exception) -> Exception:
         if (own := own_error(error)) is not None:
             return own
+        if self.attendance.error is not None:
+            return self.attendance.error
         return BuildError(
             f"the Ray cluster cannot do a task ({reason(error)}). Nothing already built is lost: look at its logs, and "
             f"run the same command again; Ray gives a task up when {RETRIES + 1} workers have died at it"

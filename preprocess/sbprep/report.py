@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from sbformat.manifest import Manifest
+from sbprep.config import REMOTE
 from sbprep.disk import check_room, check_writable, temporary_bytes
 from sbprep.estimate import estimate
 from sbprep.journal import Key
@@ -177,6 +178,9 @@ def _time_text(plan: Plan, missing: set[Key]) -> str:
     seconds = f"about {duration_text(cost.seconds)}" if cost.seconds >= 2 else "under 5 s, start-up included,"
     hours = f", {cost.core_seconds / 3600:,.2g} core-hours" if cost.seconds >= 2 else ""
     text = f"  {seconds} with {counted(workers, 'worker')}{hours} ({cost.rate:,.0f} images/s each"
+    if plan.config.backend in REMOTE:  # which need not be there yet: nobody is asked how many cores it has
+        hours = f"{cost.core_seconds / 3600:,.2g} core-hours, to be divided by the cluster's cores"
+        text = f"  {hours} ({cost.rate:,.0f} images/s each"
     if cost.passes:
         text += f", {counted(cost.passes, 'pass', 'passes')} of {duration_text(cost.pass_seconds)} over the archive"
     return f"{text}; measured on {counted(cost.sampled, 'image')}, {cost.rejected} of them rejected)"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -25,8 +27,9 @@ def versions() -> dict[str, str | None]:
 
 
 def facts() -> dict[str, str | None]:
-    """Return `versions` with the schema and a digest of the code: alike on two machines, so are their shards."""
-    return {**versions(), "schema": str(SCHEMA_VERSION), "code": code_digest()}
+    """Return `versions` with what computes, the schema and a digest of the code: alike on two machines, so are their shards."""
+    computing = {name: _version((name,)) for name in ("numba", "numpy")}
+    return {**versions(), **computing, "hdf5": _hdf5(), "schema": str(SCHEMA_VERSION), "code": code_digest()}
 
 
 @cache
@@ -37,6 +40,12 @@ def code_digest() -> str:
         for path in sorted(package.rglob("*.py")):
             digest.update(f"{package.name}/{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _hdf5() -> str | None:
+    with suppress(ImportError, AttributeError):  # its own, whatever h5py was built for
+        return str(importlib.import_module("h5py").version.hdf5_version)
+    return None
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:

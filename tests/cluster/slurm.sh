@@ -19,6 +19,7 @@ export SLURM_CONF=$folder/slurm.conf
 
 fail() {
     echo "slurm.sh: $*" >&2
+    [[ -z ${started:-} ]] || down
     [[ $action != up ]] || echo false # so that eval fails, too
     exit 1
 }
@@ -121,6 +122,7 @@ up() {
     chmod 711 "$folder/munge"
     [[ -e $folder/munge/key ]] || mungekey --create --keyfile="$folder/munge/key"
     write_configuration
+    started=1
     launch munged --socket="$folder/munge/socket" --key-file="$folder/munge/key" --pid-file="$folder/run/munged.pid" \
         --log-file="$folder/log/munged.log" --seed-file="$folder/munge/seed" --num-threads=2 || fail "munged does not start, see $folder/log"
     wait_for 10 "munged does not answer" authenticates
@@ -150,7 +152,9 @@ job_pids() {
 
 end_jobs() {
     local pid jobs
-    jobs=$(limited squeue --noheader --format=%A 2>/dev/null | sort -u | tr '\n' ' ') || true
+    jobs=
+    # Without a controller nobody answers, and processes are what is left of jobs.
+    ! pid_of slurmctld >/dev/null || jobs=$(limited squeue --noheader --format=%A 2>/dev/null | sort -u | tr '\n' ' ') || true
     # shellcheck disable=SC2086 # one argument a job
     [[ -z ${jobs// /} ]] || limited scancel $jobs || true
     for _ in {1..20}; do
@@ -162,7 +166,7 @@ end_jobs() {
 
 down() {
     local daemon pid
-    ! pid_of slurmctld >/dev/null || end_jobs
+    end_jobs
     for daemon in "${daemons[@]}"; do
         pid=$(pid_of "$daemon") || continue
         kill "$pid"

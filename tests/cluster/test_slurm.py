@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,20 +13,20 @@ from typing import Any
 import pytest
 
 from builds import ROOT, environment, tree, write_images
-from dask_clusters import free_port, wait_until
+from dask_clusters import wait_until
+from slurm_jobs import WHOLE, Jobs, running_slurm
 
 pytestmark = pytest.mark.jit
 
-SLURM = Path(__file__).with_name("slurm.sh")
 JOBS = ROOT / "docs/jobs"
-#: Seconds that the whole chain may take; two jobs are put back, and wait 6 seconds each.
-WHOLE = 150
 BUILD = "--image-size 64 --target-size 4 --images-per-shard 8"
 #: 6 steps of 8 images an epoch, some 10 ms each.
 STEPS = 180
 PRETRAIN = (
     "--split train --epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
 )
+#: Of two ranks: 6 steps an epoch here, too.
+PAIR = "--split train --epochs 20 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 10"
 FINETUNE = "--head ridge --draws 2 --freeze --device cpu --precision float32"
 
 
@@ -36,35 +37,16 @@ def settings() -> Iterator[dict[str, str]]:
         yield from running_slurm(Path(folder))
 
 
-def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
-    started = subprocess.run(
-        [SLURM, "up", folder],
-        env=environment(SLURM_PORT=str(free_port()), SLURM_CPUS="16"),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    try:
-        if started.returncode and "cannot be installed" in started.stderr and not os.environ.get("CI"):
-            pytest.skip(f"no Slurm here: {started.stderr.strip()}")
-        assert started.returncode == 0, started.stderr
-        found = environment(SLURM_CONF=str(folder / "slurm.conf"), OMP_NUM_THREADS="1")
-        yield found | {"PATH": f"{Path(sys.executable).parent}:{found['PATH']}"}
-    finally:
-        subprocess.run([SLURM, "down", folder], timeout=120, check=True)
-
-
-class Chain:
-    """What ``docs/jobs/pipeline.sh`` submitted, and what Slurm says of it."""
+class Chain(Jobs):
+    """What ``docs/jobs/pipeline.sh`` submitted."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        self.folder, self._settings = folder, settings
-        self.out, self.run_dir = folder / "cache", folder / "run"
-        self._settings = settings | {
+        self.out = folder / "cache"
+        run_dir = folder / "run"
+        more = {
             "SOURCE": str(write_images(write_images(folder / "photos", 48), 12, "val")),
             "OUT": str(self.out),
-            "RUN_DIR": str(self.run_dir),
+            "RUN_DIR": str(run_dir),
             "PREPARE_OPTIONS": BUILD,
             "PRETRAIN_OPTIONS": PRETRAIN,
             "FINETUNE_OPTIONS": FINETUNE,
@@ -72,45 +54,9 @@ class Chain:
             "SBATCH_OPTIONS": "--cpus-per-task=1 --time=5",
             "PREPARE_SBATCH": "--array=1-2",
         }
+        super().__init__(folder, settings | more, run_dir)
         listed = self.call(str(JOBS / "pipeline.sh"))
         self.jobs = dict(line.split() for line in listed.splitlines())
-
-    def call(self, *command: str, **changes: str) -> str:
-        ended = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self._settings | changes,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert ended.returncode == 0, (command, ended.stderr, self.logs())
-        return ended.stdout
-
-    def state(self, job: str) -> dict[str, str]:
-        """What ``scontrol show job`` says of a job."""
-        words = self.call("scontrol", "--oneliner", "show", "job", self.jobs[job]).split("\n")[0].split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
-
-    def wait(self, job: str, *states: str) -> None:
-        def reached() -> bool:
-            state = self.state(job)["JobState"]
-            assert state not in ("FAILED", "CANCELLED", "TIMEOUT") or state in states, self.logs()
-            return state in states
-
-        wait_until(reached, f"{job} does not become {states}: {self.logs()}", WHOLE)
-
-    def steps(self) -> int:
-        """Lines of metrics.jsonl: one a step."""
-        path = self.run_dir / "metrics.jsonl"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-    def logs(self) -> str:
-        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
-
-    def log(self, job: str) -> str:
-        return (self.folder / f"sb-{job}-{self.jobs[job]}.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +133,82 @@ def test_what_waits_for_a_failed_job_is_cancelled(settings: dict[str, str], tmp_
     wait_until(
         lambda: {made.state(name)["JobState"] for name in ("merge", "pretrain")} == {"CANCELLED"}, "they wait on", WHOLE
     )
+
+
+def test_half_a_chain_is_cancelled(settings: dict[str, str], tmp_path: Path) -> None:
+    """Slurm takes three jobs and refuses the fourth."""
+    more = {
+        "SOURCE": "",
+        "OUT": str(tmp_path / "out"),
+        "RUN_DIR": str(tmp_path / "run"),
+        "FINETUNE_SBATCH": "--time=no",
+    }
+    ended = subprocess.run(
+        [JOBS / "pipeline.sh"],
+        cwd=tmp_path,
+        env=settings | more,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    jobs = Jobs(tmp_path, settings, tmp_path / "run")
+    jobs.jobs = dict(line.split() for line in ended.stdout.splitlines())
+
+    assert ended.returncode != 0
+    assert f"cancelled: {' '.join(jobs.jobs.values())}" in ended.stderr
+    assert [jobs.state(name)["JobState"] for name in ("prepare", "merge", "pretrain")] == ["CANCELLED"] * 3
+
+
+@pytest.fixture(scope="module")
+def pair(settings: dict[str, str], chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """Return a finished job of two ranks. One was killed; later the job was warned, and went back into the queue."""
+    folder = tmp_path_factory.mktemp("pair")
+    more = {"SHARDS": str(chain.out), "RUN_DIR": str(folder / "run"), "PRETRAIN_OPTIONS": PAIR, "PROCESSES": "2"}
+    made = Jobs(folder, settings | more, folder / "run")
+    submit = ("sbatch", "--parsable", "--cpus-per-task=2", "--time=5", str(JOBS / "pretrain.sbatch"))
+    made.jobs["pretrain"] = made.call(*submit).strip()
+    wait_until(lambda: made.steps() >= 10, "it does not begin", WHOLE)
+    os.kill(rank_of(made.jobs["pretrain"], 1), signal.SIGKILL)
+    wait_until(lambda: "holds this run" in made.log("pretrain"), "torchrun does not start the ranks again", WHOLE)
+    before = made.steps()
+    wait_until(lambda: made.steps() >= before + 10, "it does not go on", WHOLE)
+    made.call("scancel", "--batch", "--signal=USR1", made.jobs["pretrain"])
+    made.wait("pretrain", "COMPLETED")
+    return made
+
+
+def rank_of(job: str, rank: int) -> int:
+    """Return the process number of a rank of a job."""
+    wanted = {f"SLURM_JOB_ID={job}", f"RANK={rank}"}
+    (found,) = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if wanted <= variables(path)]
+    return found
+
+
+def variables(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(errors="replace").split("\0"))
+    except OSError:  # another user's, or gone
+        return set()
+
+
+def test_two_ranks_of_which_one_dies_and_that_are_put_back_learn_what_two_undisturbed_ones_do(
+    pair: Jobs, chain: Chain, tmp_path: Path
+) -> None:
+    line = f"pretrain --shards {chain.out} --colorspace lab --preset modern/simplenet --run-dir {tmp_path}/run {PAIR}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sbtrain", *line.split()],
+        env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stderr
+    assert result(pair.run_dir, "pretrain")["model_sha256"] == result(tmp_path / "run", "pretrain")["model_sha256"]
+
+
+def test_a_warning_puts_the_job_back_and_has_torchrun_restart_nothing(pair: Jobs) -> None:
+    """The ranks began three times: at first, after the death, after the queue."""
+    assert pair.state("pretrain")["Restarts"] == "1"
+    assert pair.log("pretrain").count("holds this run") == 2
 
 
 @pytest.mark.parametrize("script", ["prepare", "merge", "pretrain", "finetune"])

@@ -418,6 +418,12 @@ def test_a_dry_run_predicts_the_bytes_and_writes_nothing(photos: Path) -> None:
     assert abs(float(predicted[1]) * 1e6 - real) < 0.01 * real
 
 
+def test_a_dry_run_for_a_cluster_does_not_count_the_cores_of_this_machine(photos: Path) -> None:
+    result = build(photos, "--backend", "dask", "--scheduler", "tcp://127.0.0.1:1", "--dry-run")
+
+    assert "core-hours, to be divided by the cluster's cores" in result.output
+
+
 def test_a_dry_run_counts_only_what_is_missing(photos: Path) -> None:
     build(photos, "--partition", "1/3")
     some = build(photos, "--dry-run")

@@ -40,7 +40,7 @@ def config(**options: Any) -> BuildConfig:
             {"images_per_shard": 1 << 20, "target": TargetSpec(size=64)},
             "4,294,967,296 bytes of targets, a chunk of HDF5",
         ),
-        ({"partition": (0, 3)}, r"partition 0/3, expected 1/3 to 3/3 \(in a Slurm array: --array=1-3\)"),
+        ({"partition": (0, 3)}, r"partition 0/3, expected 1/3 to 3/3 \(in a Slurm array: --array=1-3; .*PARTS=N\)"),
         ({"partition": (4, 3)}, "partition 4/3, expected 1/3 to 3/3"),
         ({"partition": (1, 0)}, "partition 1/0, expected 1/1 to 1/1"),
         ({"partition": (1, 3), "overwrite": True}, "would discard the shards of the other partitions"),

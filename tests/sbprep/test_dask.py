@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,25 @@ def test_a_scheduler_without_workers_is_named(tmp_path: Path, monkeypatch: pytes
     with cluster(tmp_path / "dask", workers=0) as dask:
         with pytest.raises(BuildError, match=f"no worker has come within 1 s. Start some: dask worker {dask.address}"):
             small_build(None, tmp_path / "out", limit=2, backend="dask", scheduler=dask.address)
+
+
+def test_a_build_whose_workers_are_gone_says_so_and_ends(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    short = "import sys; from sbprep import attendance as a; a.SAID, a.ENDED, a.LOOK = 0.2, 1.0, 0.1"
+    (tmp_path / "dask").mkdir()
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        only = dask.add_worker()
+        run = Run(
+            [sys.executable, "-c", f"{short}; from sbprep.cli import main; main()", *on(dask, tmp_path / "out")[3:]]
+        )
+        begun(tmp_path / "out", run)
+        only.kill()
+        status, _, err = run.end()
+
+    assert status == 1, err
+    assert f"{dask.address}: no worker left there, waiting up to 1 s" in err
+    assert f"{dask.address}: no worker for 1 s. Nothing already built is lost" in err
+    assert run_sbprep("build", *OPTIONS, "--out", tmp_path / "out").returncode == 0
+    assert tree(tmp_path / "out") == undisturbed
 
 
 def copy_of_another_version(folder: Path) -> Path:

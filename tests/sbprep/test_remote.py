@@ -23,7 +23,7 @@ def test_a_process_with_the_same_code_and_folders_may_take_part(site: Site) -> N
     assert not site.is_set()
 
 
-@pytest.mark.parametrize("name", ["sbprep", "opencv", "h5py", "schema", "code"])
+@pytest.mark.parametrize("name", ["sbprep", "opencv", "h5py", "numba", "numpy", "hdf5", "schema", "code"])
 def test_any_software_that_has_a_say_in_the_bytes_is_compared(site: Site, name: str) -> None:
     other = replace(site, software={**site.software, name: "another"})
 

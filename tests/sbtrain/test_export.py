@@ -17,10 +17,10 @@ from runs import command
 from sbformat.errors import FormatError
 from sbformat.manifest import open_manifest
 from sbformat.shard import open_shard
-from sbtrain import export as exporting
 from sbtrain.batch import Batch
 from sbtrain.cli import main
 from sbtrain.evaluation.pretrained import open_pretrained
+from sbtrain.export import files as exporting
 from sbtrain.export.files import load_encoder
 from sbtrain.tensor_files import load_tensors
 

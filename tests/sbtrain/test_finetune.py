@@ -23,10 +23,13 @@ from sbtrain.data import Batch, Rows
 from sbtrain.evaluation.few_shot import ALL, draw_rows
 from sbtrain.evaluation.finetune import finetune
 from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.finetune_result import comparison_table
 from sbtrain.evaluation.fitting import Fitter, top_counts
 from sbtrain.evaluation.labeled import Features, Labeled
 from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
+from sbtrain.reproduce.record import _interval_over, _over
+from sbtrain.reproduce.scores import fits_of
 from sbtrain.runtime import RunError
 
 
@@ -298,3 +301,46 @@ def test_every_kind_of_run_can_be_classified_by(
     few = results(tmp_path / "run", few, samples_per_class=(1,), draws=1, min_steps=1, freeze=freeze)
 
     assert len(numbers(few)) == 1
+
+
+# -------------------------------------------------------------------------------------------------- fits that are one
+
+
+def test_frozen_ridge_regression_on_every_label_is_one_fit(few: Path, own_run: Path) -> None:
+    fields: dict[str, Any] = {"freeze": True, "head": "ridge", "samples_per_class": (2, ALL), "draws": 3}
+
+    ours, control = (results(own_run, few / "lab", from_scratch=scratch, **fields) for scratch in (False, True))
+
+    found = ours.to_json()["results"]
+    assert [(shot["samples_per_class"], shot["draws"]) for shot in found] == [("2", 3), ("all", 1)]
+    assert found[1]["top1"]["ci95"] is None
+    assert control.to_json()["results"][1]["draws"] == 3  # new weights are others in every draw
+    shown = comparison_table(ours.shots(), control.shots())
+    assert "all, one fit" in shown
+    assert ours.shots()[1].gain(control.shots()[1]).half_width is not None
+
+
+def test_identical_fits_of_an_earlier_version_count_as_one(few: Path, own_run: Path) -> None:
+    fields: dict[str, Any] = {"freeze": True, "head": "ridge", "samples_per_class": (ALL,), "draws": 3}
+    path = results(own_run, few / "lab", **fields).path
+    data = json.loads(path.read_text())
+    fits = [{**data["fits"][0], "draw": draw} for draw in range(3)]
+    path.write_text(json.dumps({**data, "fits": fits}))
+
+    again = results(own_run, few / "lab", **fields)
+
+    assert len(again.shots()[0].fits) == 1
+    assert fits_of(path, ALL) == [{"top1": fits[0]["top1"], "top5": fits[0]["top5"]}]
+
+
+def test_an_interval_is_over_runs_each_the_mean_of_its_draws() -> None:
+    first, second = [{"top1": 0.1}, {"top1": 0.3}], [{"top1": 0.5}, {"top1": 0.7}]
+
+    over = _over([first, second], "top1")
+
+    # Runs of means 0.2 and 0.6: as four draws of one run it would be narrower by three times.
+    assert over.mean == pytest.approx(0.4)
+    assert over.half_width == pytest.approx(12.706 * 0.2, abs=1e-3)
+    assert _interval_over(3, [first, second]) == "2 pretraining runs, each the mean of 2 draws, 1 more to come"
+    assert _interval_over(1, [first]) == "2 draws of one pretraining run"
+    assert _interval_over(1, [first[:1]]) == "none: one fit"

@@ -259,7 +259,8 @@ def test_a_damaged_result_is_not_overwritten(few: Path, own_run: Path) -> None:
     result = invoke(*command(own_run, few))
 
     assert result.exit_code == 1
-    assert f"{path}: not a result of this command" in result.output
+    assert f"{path}: damaged (no whole JSON: " in result.output
+    assert "Move it away" in result.output
 
 
 # -------------------------------------------------------------------------------------------------------- stopping

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runs import IMAGES, small_parts
 from sbformat.errors import ConfigError
@@ -13,6 +13,7 @@ from sbtrain.build import build_method, count_flops
 from sbtrain.config import PretrainConfig
 from sbtrain.corrupt import corrupt
 from sbtrain.data import Batch
+from sbtrain.flops import flops_per_image
 from sbtrain.inputs import Inputs
 from sbtrain.keyed import uniform
 from sbtrain.methods import Denoising, Method, SplitBrain
@@ -177,6 +178,34 @@ def test_flops_of_simplenet_are_those_counted_by_hand(lab: Manifest) -> None:
     first = sum(2 * 2 * 32**2 * 4**2 * channels * 12 for channels in (1, 2))
 
     assert count_flops(PretrainConfig(), lab) == deep + first
+
+
+class Grouped(nn.Module):
+    """A convolution of three channels into eight, and one of groups on these."""
+
+    datasets = ("image",)
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 16, 3, padding=1, groups=groups, bias=False)
+        )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.layers(batch.fields["image"].float()).mean(), {}
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_flops_of_a_grouped_convolution_are_those_counted_by_hand(groups: int, lab: Manifest) -> None:
+    """An output of a group of channels sees 8 / groups inputs, forward and in both gradients."""
+    with torch.device("meta"):
+        method = Grouped(groups)
+    pointwise = 2 * 64**2 * 3 * 8
+    grouped = 2 * 64**2 * 3**2 * (8 // groups) * 16
+
+    counted = flops_per_image(method, lab, "unlabeled")  # type: ignore[arg-type]
+
+    assert counted == 2 * pointwise + 3 * grouped
 
 
 def test_methods_name_the_datasets_that_they_need(lab: Manifest, rescaled: Manifest) -> None:

@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from ranked_math import ROWS, gathered_on, gradients, guarded_on, learned, linear, norm_of, norm_on, on_two, rows_of
+from ranked_math import (
+    ROWS,
+    gathered_on,
+    gradients,
+    guarded_on,
+    late_on,
+    learned,
+    linear,
+    norm_of,
+    norm_on,
+    on_two,
+    rows_of,
+)
 from sbtrain.guard import Guard
 from sbtrain.ranks import world as ranks
 from sbtrain.ranks.synced_norm import synchronize
@@ -66,3 +78,8 @@ def test_synchronized_statistics_keep_their_names_and_the_guards_memory() -> Non
 
     assert list(model.state_dict()) == names
     assert model[1].running_mean.tolist() == [0, 0, 0]
+
+
+def test_ranks_wait_longer_for_what_comes_before_the_steps_than_within_them() -> None:
+    """One second is the limit within steps here."""
+    assert [int(each["waited"]) for each in on_two(late_on)] == [1, 1]

@@ -85,7 +85,10 @@ def test_our_number_stands_beside_the_published_one_of_its_kind(full: Path, tmp_
     text = section(page, "published")
     ours, half = 100 * shot["mean"], 100 * shot["ci95"]
     difference = f"{ours - 10.93:+.2f} ± {half:.2f}".replace("-", "−")
-    assert f"SimpleNet Lab full output maps, frozen 2 {ours:.2f} ± {half:.2f} 10.93 {difference} other data" in text
+    assert (
+        f"SimpleNet Lab full output maps, frozen; 2 draws 2 {ours:.2f} ± {half:.2f} 10.93 {difference} other data, other protocol"
+        in text
+    )
 
 
 def test_other_data_is_said(full: Path, tmp_path: Path) -> None:
@@ -373,7 +376,9 @@ def test_runs_of_different_images_are_said(lean: Path, own_run: Path, tmp_path: 
 
     _, page, _ = report(lean, own_run, out=tmp_path / "page.html")
 
-    assert "Pretrained on different images of lab: full, run." in section(page, "published")
+    digest = json.loads((lean / "config.json").read_text())["data"]["digest"][:8]
+    said = f"Pretrained on different images of lab: full on images {digest}; run on images 00000000."
+    assert said in section(page, "published")
 
 
 def test_alarms_are_listed_and_drawn(lean: Path, tmp_path: Path) -> None:
@@ -523,10 +528,153 @@ def test_damaged_scores_are_left_out(content: str, lean: Path, tmp_path: Path) -
 
     _, page, _ = report(lean, out=tmp_path / "page.html")
 
-    assert "not measured" in section(page, "published")
+    whole = content.startswith('{"')
+    assert ("not measured" if whole else "damaged: see notes") in section(page, "published")
 
 
 def edit_config(run_dir: Path, **changes: object) -> None:
     path = run_dir / "config.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "config": {**record["config"], **changes}}))
+
+
+# ------------------------------------------------------------------------------------------- what must not be claimed
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "x.md", "report"])
+def test_a_page_replaces_nothing_but_pages(name: str, lean: Path) -> None:
+    before = (lean / name).read_bytes() if (lean / name).exists() else None
+
+    result = invoke(str(lean), "--out", str(lean / name))
+
+    assert result.exit_code == 2
+    assert f"Use one that ends in .html: --out {Path(name).stem}.html" in " ".join(result.output.split())
+    assert ((lean / name).read_bytes() if (lean / name).exists() else None) == before
+
+
+def fits_of(path: Path, *values: tuple[int, float], **config: object) -> None:
+    """Write fits (labels a class, top-1) into a result of fine-tuning, their draws counted."""
+    data = json.loads(path.read_text())
+    fits = []
+    for samples, top1 in values:
+        draw = sum(fit["samples"] == samples for fit in fits)
+        images = 640 if samples == 0 else 10 * samples
+        fits.append({**data["fits"][0], "samples": samples, "draw": draw, "images": images, "top1": top1, "top5": 1.0})
+    edit(path, fits=fits, classes=10, config={**data["config"], **config})
+
+
+def test_identical_fits_are_one_without_an_interval(lean: Path, tmp_path: Path) -> None:
+    fits_of(finetuned(lean), *[(0, 0.25)] * 3, head="ridge")
+    fits_of(finetuned(lean, scratch=True), (0, 0.2), (0, 0.1), head="ridge")
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "frozen, ridge; one fit all 25.00 10.93" in section(page, "published")
+    assert "all one fit 25.00 15.00 ± 63.53 +10.00 ± 63.53 100.00" in section(page, "few-shot")
+    assert "± 0.00" not in section(page, "few-shot")
+
+
+def test_table_1_is_compared_at_its_own_number_of_labels(lean: Path, tmp_path: Path) -> None:
+    fits_of(finetuned(lean), (32, 0.3), (64, 0.4), (0, 0.5))
+    data = json.loads(finetuned(lean).read_text())
+    edit(
+        finetuned(lean),
+        fits=[{**fit, "images": 5000 if fit["samples"] == 0 else fit["images"]} for fit in data["fits"]],
+    )
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "one draw 64 40.00 10.93" in section(page, "published")
+
+
+def test_all_labels_that_are_64_a_class_keep_the_published_tick(lean: Path, tmp_path: Path) -> None:
+    fits_of(finetuned(lean), (16, 0.3), (0, 0.5))
+    data = json.loads(finetuned(lean).read_text())["data"]
+    edit(finetuned(lean), data={**data, "train": {**data["train"], "images": 640}})
+    finetuned(lean, scratch=True).unlink()
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "to 50.0 % at 64 = all; published from" in page.replace(" labels a class", "")
+    assert "one draw all 50.00 10.93" in section(page, "published")
+
+
+@pytest.mark.parametrize("content", ["", '{"fits": [{"samples": 1'])
+def test_a_damaged_result_is_said_where_its_number_would_stand(content: str, lean: Path, tmp_path: Path) -> None:
+    path = finetuned(lean)
+    path.write_text(content)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert f"full {path.name} – damaged: see notes 10.93" in text
+    assert "not fine-tuned" not in text
+    assert "Results of fine-tuning are damaged: see notes" in section(page, "few-shot")
+
+
+def test_a_fit_that_cannot_be_does_not_cost_the_others(lean: Path, tmp_path: Path) -> None:
+    fits_of(finetuned(lean), (2, 0.5), (2, float("nan")), (2, 0.25))
+
+    _, page, said = report(lean, out=tmp_path / "page.html")
+
+    assert "2 draws 2 37.50 ± 158.83" in section(page, "published")
+    assert any("1 of 3 fits cannot be (an accuracy of nan, 1.0): left out" in sentence for sentence in said)
+    assert "best top-1" not in page  # its interval is wider than it is high
+
+
+def test_results_from_scratch_stand_at_the_lines_without_pretraining(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18")
+    fits_of(finetuned(lean, scratch=True), (0, 0.5), freeze=False)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert "no pretraining full output maps, end to end; one draw all not measured 75.68 – 50.00 75.23 −25.23" in text
+    assert "pretrained on random images no run" in text
+    assert "RUC" not in text  # a clustering, of another method
+
+
+def test_messages_of_a_reproduction_are_whole_and_its_tiny_numbers_no_headline(lean: Path, tmp_path: Path) -> None:
+    message = "a" * 90 + ": damaged. Move it away: its fits are made again"
+    failed = {"name": "frozen", "results": [{"state": "failed", "message": message}]}
+    lost = {"name": "end to end", "results": [{"state": "done"}]}
+    row = {"name": "SimpleNet", "samples_per_class": 64, "published": {"top1": 0.1}, "evaluations": [failed, lost]}
+    record = {"scale": "tiny", "about": "a trial", "tables": {"table1": {"about": "Table 1", "rows": [row]}}}
+    write_json(tmp_path / "reproduce.json", record)
+
+    built, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert section(page, "reproduced").count(message) == 1
+    assert "damaged: see notes" in section(page, "reproduced")
+    assert "best top-1" not in page
+    assert ".:" not in built.text.read_text()
+    assert re.search(r"^\| -+ \| -+:", built.text.read_text(), re.MULTILINE)
+
+
+def test_a_reproduction_is_of_the_published_data_where_images_and_classes_are(lean: Path, tmp_path: Path) -> None:
+    judged = {"classes": 1000, "train_images": 64000, "eval_images": 64000, "frozen": False}
+    done = {"top1": {"mean": 0.15, "ci95": None}, "interval_over": "none: one fit", "results": []}
+    kinds = {"same": judged, "part": {**judged, "part": True}, "ridge": {**judged, "frozen": True}}
+    evaluations = [{"name": name, **done, "judged": each} for name, each in kinds.items()]
+    row = {"name": "row", "samples_per_class": 64, "published": {"top1": 0.1}, "evaluations": evaluations}
+    record = {"scale": "full", "about": "all", "tables": {"table1": {"about": "Table 1", "rows": [row]}}}
+    write_json(tmp_path / "reproduce.json", record)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "reproduced")
+    assert "row same 64 15.00 10.00 +5.00 not run – none: one fit" in text
+    assert "row part 64 15.00 10.00 +5.00 other data not run –" in text
+    assert "row ridge 64 15.00 10.00 +5.00 other protocol not run –" in text
+
+
+def test_a_probe_and_its_control_share_a_picture(full: Path, tmp_path: Path) -> None:
+    data = json.loads((full / "results" / "probe-x.json").read_text())
+    write_json(full / "results" / "probe-x-scratch.json", {**data, "config": {"from_scratch": True}})
+    edit(full / "results" / "probe-x.json", config={"from_scratch": False})
+
+    _, page, _ = report(full, out=tmp_path / "page.html")
+
+    part = page[page.index('aria-labelledby="layers"') :]
+    assert part[: part.index("</section>")].count("<svg") == 1
+    assert "conv1 25.0 %, conv2 37.5 %; from scratch conv1 25.0 %, conv2 37.5 %" in page

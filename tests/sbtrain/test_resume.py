@@ -1,5 +1,7 @@
 """A run survives every kill: the same command goes on, and ends with the same bits as if nothing had happened."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -230,6 +232,18 @@ def test_a_second_process_is_refused_with_the_first_ones_number(shards: Path, ow
 
     assert result.exit_code == 1
     assert f"process {os.getpid()} on " in result.output
+
+
+def test_a_file_system_without_locks_is_told_and_no_obstacle(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answers(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", answers)
+    with only_one(own_run):
+        assert (own_run / ".lock").read_text().startswith(f"{os.getpid()} on ")
+    assert f"{own_run}: this file system has no locks" in caplog.text
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(shards: Path, own_run: Path) -> None:

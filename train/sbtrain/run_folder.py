@@ -133,6 +133,8 @@ def kept_result(path: Path, head: dict[str, Any]) -> dict[str, Any]:
             raise TypeError("its fits are no list")
     except FileNotFoundError:
         return {"fits": []}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged (no whole JSON: {error}). Move it away: its fits are made again") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a result of this command ({error}). Move it away") from error
     return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import logging
 import os
 import re
 import signal
@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
+from sbformat import locks
 from sbformat.errors import ConfigError, SplitbrainError
 from sbtrain.ranks.world import ALONE, World
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+_log = logging.getLogger(__name__)
 
 
 class RunError(SplitbrainError):
@@ -153,7 +155,8 @@ def only_one(run_dir: Path) -> Iterator[None]:
         ) from error
     with lock as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not locks.lock(file.fileno(), run_dir):
+                _log.warning("%s: this file system has no locks: see that no other process trains there", run_dir)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "?"
@@ -161,9 +164,7 @@ def only_one(run_dir: Path) -> Iterator[None]:
                 f"{run_dir}: process {holder} is training there. Wait for it or end it, or use another --run-dir"
             ) from None
         except OSError as error:
-            raise RunError(
-                f"{run_dir}: this file system cannot lock ({error.strerror}). Use another --run-dir"
-            ) from error
+            raise RunError(f"{run_dir}: cannot be locked ({error.strerror}). Use another --run-dir") from error
         # The lock ends with its process, however that ends; the text is for people only.
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")

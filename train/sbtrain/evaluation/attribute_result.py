@@ -96,7 +96,8 @@ def attribute_caption(config: FinetuneConfig, images: int, fits: Fits) -> str:
 
 
 def _gain(ours: Fits, control: Fits, name: str) -> Interval | None:
-    pairs = [(asdict(a)[name], asdict(b)[name]) for a, b in zip(ours, control, strict=True)]
+    mine = ours * len(control) if len(ours) == 1 else ours  # an only fit stands beside every draw
+    pairs = [(asdict(a)[name], asdict(b)[name]) for a, b in zip(mine, control, strict=True)]
     return None if any(None in pair for pair in pairs) else interval([a - b for a, b in pairs])
 
 

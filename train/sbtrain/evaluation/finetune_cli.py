@@ -183,6 +183,6 @@ def _run(
         results = []
         for config in configs:
             result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)
-            say(f"{result.path}: all {config.draws * len(config.samples_per_class)} fits are there")
+            say(f"{result.path}: all {sum(map(len, result.asked()))} fits are there")
             results.append(result)
     return pretrained, results

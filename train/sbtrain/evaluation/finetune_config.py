@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -123,6 +124,10 @@ class FinetuneConfig:
             return []
         return [samples_text(k) for k in self.samples_per_class if k != ALL and not held_count(k, self.hold_out)]
 
+    def draws_of(self, samples: int) -> int:
+        """Return how many fits of `samples` there are: one, where every draw would be the same fit."""
+        return 1 if fits_once(self.to_json(), samples) else self.draws
+
     def steps(self, per_pass: int) -> int:
         """Return how many steps a fit takes, `per_pass` of them a pass over its images."""
         return max(self.min_steps, self.epochs * per_pass)
@@ -146,6 +151,15 @@ class FinetuneConfig:
         del found["folds"]
         kept = {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
         return kept | ({"folds": FOLDS} if self.folds else {})
+
+
+def fits_once(config: Mapping[str, Any], samples: int) -> bool:
+    """Return whether every draw is the same fit: ridge regression of a run's frozen features on every image of the split.
+
+    `config` is a `FinetuneConfig` as JSON values. Draws of such a fit differ by nothing: an interval over them would be 0.
+    """
+    solved = bool(config.get("freeze")) and config.get("head") == "ridge"
+    return solved and samples == ALL and not config.get("from_scratch") and not config.get("folds")
 
 
 def samples_text(samples: int) -> str:

@@ -6,14 +6,14 @@ the fits that it has done before, and more samples or draws go into the same fil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from sbformat.manifest import json_digest
 from sbtrain.evaluation.few_shot import ALL, Interval, interval
-from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_text
+from sbtrain.evaluation.finetune_config import FinetuneConfig, fits_once, samples_text
 from sbtrain.run_folder import kept_result, write_result
 from sbtrain.runtime import RunError
 
@@ -63,6 +63,8 @@ class Shot:
     """All draws of one number of samples per class."""
 
     fits: tuple[Fit, ...]
+    once: bool = False
+    """The only fit there can be: another draw would be the same one."""
 
     @property
     def label(self) -> str:
@@ -80,8 +82,9 @@ class Shot:
         return interval([fit.top5 for fit in self.fits])
 
     def gain(self, control: Shot) -> Interval:
-        """Return the interval of the differences in top-1, draw by draw."""
-        return interval([a.top1 - b.top1 for a, b in zip(self.fits, control.fits, strict=True)])
+        """Return the interval of the differences in top-1, draw by draw; an only fit stands beside every draw."""
+        mine = self.fits * len(control.fits) if self.once else self.fits
+        return interval([a.top1 - b.top1 for a, b in zip(mine, control.fits, strict=True)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -119,7 +122,10 @@ class FitFile(Generic[F]):
 
     def missing(self) -> list[tuple[int, int]]:
         """Return (samples, draw) of what the config asks for and is not there: one draw after the other."""
-        asked = [(k, draw) for draw in range(self.config.draws) for k in self.config.samples_per_class]
+        config = self.config
+        asked = [
+            (k, draw) for draw in range(config.draws) for k in config.samples_per_class if draw < config.draws_of(k)
+        ]
         return [key for key in asked if key not in self._fits]
 
     def add(self, fit: F, confusion: dict[str, Any]) -> None:
@@ -129,8 +135,8 @@ class FitFile(Generic[F]):
 
     def asked(self) -> list[tuple[F, ...]]:
         """Return what the config asks for, all draws of one number of samples together."""
-        draws = range(self.config.draws)
-        return [tuple(self._fits[k, draw] for draw in draws) for k in self.config.samples_per_class]
+        config = self.config
+        return [tuple(self._fits[k, draw] for draw in range(config.draws_of(k))) for k in config.samples_per_class]
 
     def summary(self, fits: tuple[F, ...]) -> dict[str, Any]:
         """Return what the draws of one number of samples say, as JSON values."""
@@ -140,7 +146,9 @@ class FitFile(Generic[F]):
         """Return everything in the file, fits by number of samples and draw."""
         fits = sorted(self._fits.values(), key=lambda fit: (fit.samples == ALL, fit.samples, fit.draw))
         numbers = dict.fromkeys(fit.samples for fit in fits)
-        shots = [self.summary(tuple(fit for fit in fits if fit.samples == k)) for k in numbers]
+        shots = [
+            self.summary(counted(self._head["config"], [fit for fit in fits if fit.samples == k])) for k in numbers
+        ]
         return {**self._head, "results": shots, "fits": [asdict(fit) for fit in fits]}  # type: ignore[call-overload]
 
     def _read(self) -> list[F]:
@@ -168,11 +176,11 @@ class ResultFile(FitFile[Fit]):
 
     def shots(self) -> list[Shot]:
         """Return what the config asks for, every fit of it done."""
-        return [Shot(fits) for fits in self.asked()]
+        return [Shot(fits, fits_once(self._head["config"], fits[0].samples)) for fits in self.asked()]
 
     def summary(self, fits: tuple[Fit, ...]) -> dict[str, Any]:
         """Return means with intervals."""
-        return Shot(fits).to_json()
+        return Shot(fits, fits_once(self._head["config"], fits[0].samples)).to_json()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything in the file; files written before there was a confusion have none."""
@@ -183,9 +191,14 @@ def _most(key: tuple[int, int]) -> tuple[bool, int]:
     return key[0] == ALL, key[0]
 
 
+def counted(config: Mapping[str, Any], fits: Sequence[F]) -> tuple[F, ...]:
+    """Return those of the fits of one number of samples that say something of their own: one, where all are the same."""
+    return tuple(fits[:1] if fits and fits_once(config, fits[0].samples) else fits)
+
+
 def table(shots: Sequence[Shot]) -> str:
     """Return a Markdown table of one result, in percent."""
-    rows = [[shot.label, f"{shot.fits[0].images:,}", shot.top1.text(), shot.top5.text()] for shot in shots]
+    rows = [[_named(shot), f"{shot.fits[0].images:,}", shot.top1.text(), shot.top5.text()] for shot in shots]
     return markdown(["samples per class", "images", "top-1 %", "top-5 %"], rows)
 
 
@@ -193,10 +206,14 @@ def comparison_table(pretrained: Sequence[Shot], scratch: Sequence[Shot]) -> str
     """Return a Markdown table of both, and of the gain draw by draw: the same images are drawn for both."""
     header = ["samples per class", "pretrained top-1 %", "from scratch", "gain", "pretrained top-5 %", "from scratch"]
     rows = [
-        [a.label, a.top1.text(), b.top1.text(), a.gain(b).text(), a.top5.text(), b.top5.text()]
+        [_named(a), a.top1.text(), b.top1.text(), a.gain(b).text(), a.top5.text(), b.top5.text()]
         for a, b in zip(pretrained, scratch, strict=True)
     ]
     return markdown(header, rows)
+
+
+def _named(shot: Shot) -> str:
+    return f"{shot.label}, one fit" if shot.once else shot.label
 
 
 def caption(config: FinetuneConfig, images: int, classes: int) -> str:
@@ -210,12 +227,17 @@ def caption(config: FinetuneConfig, images: int, classes: int) -> str:
 
 def draws_text(config: FinetuneConfig) -> str:
     """Return what means and intervals are of."""
+    if config.draws > 1 and all(config.draws_of(k) == 1 for k in config.samples_per_class):
+        return "one fit, as another draw would be the same"
     return f"mean ± 95 % interval of {config.draws} draws" if config.draws > 1 else "one draw"
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Return an aligned Markdown table."""
+def markdown(header: list[str], rows: list[list[str]], texts: int = 0) -> str:
+    """Return an aligned Markdown table: its first `texts` columns hold words and begin at the left, the others numbers."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [" | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    rule = " | ".join("-" * (width - 1) + ":" for width in widths)
+    lines = [
+        " | ".join(cell.ljust(widths[i]) if i < texts else cell.rjust(widths[i]) for i, cell in enumerate(row))
+        for row in [header, *rows]
+    ]
+    rule = " | ".join("-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths))
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])

@@ -16,9 +16,11 @@ from sbformat.errors import SplitbrainError
 
 #: Time for all ranks to find one another.
 MEETING = timedelta(minutes=5)
-#: Time for the slowest rank to come to where the others wait: reading a split into memory, writing a checkpoint. One that
+#: Time for the slowest rank to come to where the others wait within steps, of which each takes seconds at most. One that
 #: died is noticed by `Watch`, in a moment; this is for one that hangs.
 PATIENCE = timedelta(minutes=30)
+#: The same where ranks talk, before and after the steps: verifying, staging or reading terabytes takes hours.
+LONG_PATIENCE = timedelta(hours=12)
 _PAUSE = 0.02  # seconds between looks
 
 
@@ -26,8 +28,8 @@ class RankError(SplitbrainError):
     """The ranks of a run cannot work together, or another one failed."""
 
 
-def meet(rank: int, size: int, backend: str) -> None:
-    """Make the group of all ranks.
+def meet(rank: int, size: int, backend: str) -> dist.ProcessGroup:
+    """Make the group of all ranks; return another one of them, to talk in.
 
     Raises
     ------
@@ -38,6 +40,7 @@ def meet(rank: int, size: int, backend: str) -> None:
         store, *_ = next(iter(rendezvous("env://", timeout=MEETING)))
         fresh = PrefixStore(_round(store, rank, size), store)
         dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=PATIENCE)
+        return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
     except (RuntimeError, ValueError, OSError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RankError(

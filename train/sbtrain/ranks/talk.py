@@ -15,16 +15,16 @@ from sbtrain.ranks.meeting import RankError
 T = TypeVar("T")
 
 
-def exchange(value: Any, size: int) -> list[Any]:
-    """Return the JSON values that the `size` ranks brought, in their order; every rank has to call it."""
+def exchange(value: Any, size: int, group: dist.ProcessGroup | None) -> list[Any]:
+    """Return the JSON values that the `size` ranks of `group` brought, in their order; every rank has to call it."""
     content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(size)]
-    dist.all_gather(sizes, torch.tensor([len(content)]))
+    dist.all_gather(sizes, torch.tensor([len(content)]), group)
     most = int(max(sizes))
     padded = torch.zeros(most, dtype=torch.uint8)
     padded[: len(content)] = content
     parts = [torch.empty_like(padded) for _ in range(size)]
-    dist.all_gather(parts, padded)
+    dist.all_gather(parts, padded, group)
     return [json.loads(bytes(part[: int(n)].tolist())) for part, n in zip(parts, sizes, strict=True)]
 
 

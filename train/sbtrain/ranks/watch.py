@@ -7,9 +7,11 @@ that lost its power closes nothing; keep-alive probes find it within half a minu
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -19,9 +21,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from sbformat.errors import SplitbrainError
+from sbtrain.ranks.meeting import RankError
 
 #: Seconds for all ranks to connect, when they have already met.
 CONNECT = 60.0
+#: Seconds for who has connected to say who it is; a stranger that says nothing is left alone then.
+HELLO = 2.0
 #: Seconds that an error of torch's waits for the news that a peer is gone, which would be its cause.
 SETTLE = 2.0
 _HELLO = 36  # bytes: 32 of the job's token, 4 of the rank
@@ -97,22 +102,54 @@ class Watch:
         token, peers = secrets.token_hex(16), dict[int, socket.socket]()
         with _listening() as server:
             from_first([server.getsockname()[1], token])
-            server.settimeout(CONNECT)
+            deadline = time.monotonic() + CONNECT
             while len(peers) < self._size - 1:
-                connection, _ = server.accept()
-                connection.settimeout(CONNECT)
-                hello = connection.recv(_HELLO, socket.MSG_WAITALL)
-                if len(hello) == _HELLO and secrets.compare_digest(hello[:32], token.encode()):
-                    peers[int.from_bytes(hello[32:])] = connection
-                else:  # somebody else's
+                try:
+                    server.settimeout(max(deadline - time.monotonic(), 0.01))
+                    connection, _ = server.accept()
+                except OSError as error:
+                    raise RankError(self._missing_text(peers)) from error
+                if (peer := _peer(connection, token)) is None:
                     connection.close()
+                else:
+                    peers[peer] = connection
         return peers
+
+    def _missing_text(self, peers: dict[int, socket.socket]) -> str:
+        missing = ", ".join(str(rank) for rank in range(1, self._size) if rank not in peers)
+        return (
+            f"rank 0 of {self._size}: of the ranks that had met, {missing} did not connect within {CONNECT:.0f} s. Have they "
+            f"died, or does a firewall between the machines let only some ports through?"
+        )
 
     def _connect(self, from_first: Callable[[Any], Any]) -> dict[int, socket.socket]:
         port, token = from_first(None)
-        connection = socket.create_connection((os.environ["MASTER_ADDR"], port), CONNECT)
-        connection.sendall(token.encode() + self._rank.to_bytes(4))
+        try:
+            connection = socket.create_connection((os.environ["MASTER_ADDR"], port), CONNECT)
+            connection.sendall(token.encode() + self._rank.to_bytes(4))
+        except OSError as error:
+            raise RankError(
+                f"rank {self._rank} of {self._size}: rank 0 does not answer at {os.environ['MASTER_ADDR']}:{port} ({error}). Has "
+                f"it died, or does a firewall between the machines let only some ports through?"
+            ) from error
         return {0: connection}
+
+
+def end_with_launcher() -> None:
+    """Have Linux send this process TERM where torchrun is killed, which then cannot: it saves, and ends."""
+    # Of other launchers nobody knows whether they start ranks in a thread that goes on living, which this asks for.
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def _peer(connection: socket.socket, token: str) -> int | None:
+    """Return the rank of who has connected; None: not of this job."""
+    with suppress(OSError):
+        connection.settimeout(HELLO)
+        hello = connection.recv(_HELLO, socket.MSG_WAITALL)
+        if len(hello) == _HELLO and secrets.compare_digest(hello[:32], token.encode()):
+            return int.from_bytes(hello[32:])
+    return None
 
 
 @contextmanager

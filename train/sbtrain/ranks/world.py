@@ -24,7 +24,7 @@ from torch import Tensor
 from sbformat.errors import ConfigError
 from sbtrain.ranks.meeting import RankError, meet
 from sbtrain.ranks.talk import attempt, error_of, error_record, exchange
-from sbtrain.ranks.watch import Watch
+from sbtrain.ranks.watch import Watch, end_with_launcher
 from sbtrain.tensor_files import load_tensors
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class World:
         self.rank, self.size, self.local, self.local_size = rank, size, local, local_size
         self._asked: tuple[dist.Work, Tensor] | None = None
         self._shared_error: BaseException | None = None
+        self._group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -147,7 +148,7 @@ class World:
         if self.size == 1:
             return call()
         result, error = attempt(call)
-        told = exchange(error_record(error), self.size)
+        told = exchange(error_record(error), self.size, self._group)
         for rank, record in enumerate(told):
             if record is not None:
                 self._raise(error or error_of(record, f"rank {rank} of {self.size}: "))
@@ -159,7 +160,7 @@ class World:
         if self.size == 1:
             return call()
         result, error = attempt(call) if self.first else (None, None)
-        told = exchange({"error": error_record(error), "result": result}, self.size)[0]
+        told = exchange({"error": error_record(error), "result": result}, self.size, self._group)[0]
         if told["error"] is not None:
             self._raise(error or error_of(told["error"], f"rank 0 of {self.size}: "))
         return cast(T, result if self.first else told["result"])
@@ -179,7 +180,7 @@ class World:
         """
         if self.size == 1:
             return
-        told = exchange({name: value for name, (value, _) in record.items()}, self.size)
+        told = exchange({name: value for name, (value, _) in record.items()}, self.size, self._group)
         lines = [
             f"{name}: rank {rank} of {self.size} has {told[rank][name]}, rank 0 has {told[0][name]}. {remedy}"
             for name, (_, remedy) in record.items()
@@ -232,8 +233,9 @@ class World:
             return
         global _current
         on_cuda = device != "cpu" and torch.cuda.is_available()
-        meet(self.rank, self.size, "cpu:gloo,cuda:nccl" if on_cuda else "gloo")
-        watch = Watch(self.rank, self.size, lambda value: exchange(value, self.size)[0])
+        end_with_launcher()
+        self._group = meet(self.rank, self.size, "cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+        watch = Watch(self.rank, self.size, lambda value: exchange(value, self.size, self._group)[0])
         _current = self
         try:
             yield
@@ -252,7 +254,7 @@ class World:
         # Together: torchrun ends all others as soon as one has left with a code that is not 0, and the first rank may
         # still be writing.
         self._answer()
-        exchange(None, self.size)
+        exchange(None, self.size, self._group)
         watch.close()
         with suppress(RuntimeError):  # nothing depends on it any more
             dist.destroy_process_group()

@@ -10,13 +10,14 @@ from sbformat.durable import write_atomically
 from sbtrain.report.compare import best_shot, few_shot_section, published_section
 from sbtrain.report.document import Document, Highlight, Section
 from sbtrain.report.feature_map import map_section
+from sbtrain.report.finetuned import Finetuned
 from sbtrain.report.layers import probe_section
 from sbtrain.report.markdown import to_markdown
 from sbtrain.report.mistakes import confusion_section
 from sbtrain.report.page import to_html
 from sbtrain.report.pictures import reconstruction_section
 from sbtrain.report.provenance import provenance_section
-from sbtrain.report.reproduced import reproduced_sections
+from sbtrain.report.reproduced import reproduced_scales, reproduced_sections
 from sbtrain.report.runs import Run, find_runs, read_runs
 from sbtrain.report.training import speed_section, training_section
 from sbtrain.runtime import RunError
@@ -75,7 +76,9 @@ def build_report(runs: Sequence[Path], out: Path, say: Callable[[str], None]) ->
         say(remark)
     document = describe(every, remarks)
     document = replace(document, sections=(*reproduced_sections(runs), *document.sections))
-    text = out.with_suffix(".md") if out.suffix != ".md" else out.with_name(f"{out.name}.md")
+    if "tiny" in reproduced_scales(runs):  # its numbers say nothing: none stands at the head of a page
+        document = replace(document, highlights=tuple(each for each in document.highlights if "%" not in each.value))
+    text = out.with_suffix(".md")
     page = to_html(document)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,12 +107,7 @@ def _highlights(runs: Sequence[Run]) -> list[Highlight]:
     results = [(run, result) for run in runs for result in run.finetuned if not result.scratch]
     if results:
         run, result = max(results, key=lambda pair: best_shot(pair[1]).top1.mean)
-        shot, control = best_shot(result), run.control(result)
-        note = f"{shot.label} labels a class, {result.classes:,} classes; {run.name}"
-        found.append(Highlight("best top-1", f"{shot.top1.text()} %", note))
-        same = next((each for each in control.shots if each.label == shot.label), None) if control else None
-        if same is not None:
-            found.append(Highlight("the same from scratch", f"{same.top1.text()} %", "the control: new weights"))
+        found += _best(run, result)
     speeds = [(speed, run) for run in runs if (speed := run.series.mean("speed.images_per_s")) is not None]
     if speeds:
         speed, run = max(speeds, key=lambda pair: pair[0])
@@ -118,4 +116,16 @@ def _highlights(runs: Sequence[Run]) -> list[Highlight]:
     done = sum(run.summary is not None for run in runs)
     note = "the others are shown as far as they are" if done < len(runs) else "each to its last step"
     found.append(Highlight("runs finished", f"{done} of {len(runs)}", note))
+    return found
+
+
+def _best(run: Run, result: Finetuned) -> list[Highlight]:
+    shot, control = best_shot(result), run.control(result)
+    if (shot.top1.half_width or 0.0) > shot.top1.mean:  # as good as no number
+        return []
+    note = f"{shot.label} labels a class, {result.classes:,} classes; {run.name}"
+    found = [Highlight("best top-1", f"{shot.top1.text()} %", note)]
+    same = next((each for each in control.shots if each.label == shot.label), None) if control else None
+    if same is not None:
+        found.append(Highlight("the same from scratch", f"{same.top1.text()} %", "the control: new weights"))
     return found

@@ -15,6 +15,13 @@ Example:
 """
 
 
+def _page(_context: click.Context, _parameter: click.Parameter, out: Path) -> Path:
+    # The page replaces what is there: a wrong --out must not cost a run its config or its metrics.
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{out} is no name of a page. Use one that ends in .html: --out {out.stem}.html")
+    return out
+
+
 @click.command("report", epilog=EXAMPLE)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -22,6 +29,7 @@ Example:
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
+    callback=_page,
     help="The page; Markdown of the same name goes beside it.",
 )
 def report_command(runs: tuple[Path, ...], out: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sbtrain.evaluation.few_shot import ALL
 from sbtrain.evaluation.finetune_result import Shot
-from sbtrain.report.beside import OTHER, clustered, share, signed, three, with_attributes
+from sbtrain.report.beside import DAMAGED, clustered, share, signed, three, with_attributes, without
 from sbtrain.report.charts import Line, few_shot_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
-from sbtrain.report.published import TITLES, PublishedRow, PublishedTable, published_table, published_tables
-from sbtrain.report.runs import Finetuned, Run
+from sbtrain.report.finetuned import Finetuned
+from sbtrain.report.published import OTHER_DATA, TITLES, PublishedRow, PublishedTable, published_table, published_tables
+from sbtrain.report.runs import Run
 
 #: Labels a class of the published Table 1.
 LABELS = 64
@@ -20,11 +20,10 @@ LINES, MOST = 4, 6
 SPACES = {"rgb": "RGB", "lab": "Lab", "rescaled_lab": "re-scaled Lab"}
 
 
-def best_shot(result: Finetuned) -> Shot:
-    """Return the classifiers on most labels, up to the published number of them a class."""
-    within = [shot for shot in result.shots if shot.fits[0].samples != ALL and shot.fits[0].samples <= LABELS]
-    whole = [shot for shot in result.shots if shot.fits[0].samples == ALL]
-    return (whole or within or list(result.shots))[-1]
+def best_shot(result: Finetuned, labels: int | None = None) -> Shot:
+    """Return the classifiers on every label, or on most; on `labels` a class, or up to them, where that is published."""
+    within = [shot for shot in result.shots if labels is None or shot.fits[0].images <= labels * result.classes]
+    return (within or list(result.shots))[-1]
 
 
 def published_section(runs: Sequence[Run]) -> Section:
@@ -36,7 +35,7 @@ def published_section(runs: Sequence[Run]) -> Section:
         if not methods & table.methods or table.kind == "layers":
             continue
         if table.kind == "reference":
-            references.append(_reference(table))
+            references.append(_reference(table, methods))
         elif table.kind != "few_shot":
             blocks += [_beside(table, runs), Text(f"Published: {table.source}.")]
     if references:
@@ -50,6 +49,8 @@ def few_shot_section(runs: Sequence[Run]) -> Section:
     results = [(run, result) for run in runs for result in run.finetuned if not result.scratch]
     if not results:
         said = "No run has been fine-tuned: there is no few-shot curve. sbtrain finetune --run RUN --compare"
+        if any(run.lost("finetune") for run in runs):
+            said = f"Results of fine-tuning are {DAMAGED}. There is no few-shot curve."
         return Section("Few labels", "few-shot", (Text(said, warning=True),))
     tables = tuple(_shots_table(run, result, table) for run, result in results)
     shown = Columns(tables) if len(tables) <= MOST else Fold(f"{len(tables)} tables, one a result", (Columns(tables),))
@@ -74,15 +75,19 @@ def few_shot_section(runs: Sequence[Run]) -> Section:
 
 def _data_remarks(runs: Sequence[Run]) -> list[Text]:
     found = []
-    sets = {(r.classes, r.train_images, r.eval_images) for run in runs for r in run.finetuned}
     theirs = published_table("split-brain-1")
-    others = sorted(each for each in sets if not theirs.same_data(*each))
+    sets = {
+        (r.classes, r.train_images or 0, r.eval_images): OTHER_DATA in theirs.other(r.judged(r.shots[-1]))
+        for run in runs
+        for r in run.finetuned
+    }
+    others = sorted(each for each, other in sets.items() if other)
     if others and any(str(run.config.get("method")) in theirs.methods for run in runs):
-        shown = "; ".join(f"{c:,} classes, {t or 0:,} labeled images, {e:,} reported" for c, t, e in others)
+        shown = "; ".join(f"{c:,} classes, {t:,} labeled images, {e:,} reported" for c, t, e in others)
         found.append(
             Text(
                 f"Other data: these results are of {shown}; the published ones of 1,000 classes, 64,000 and 64,000. "
-                f"A difference to them is marked “{OTHER}”: it compares data sets, not methods.",
+                f"A difference to them is marked “{OTHER_DATA}”: it compares data sets, not methods.",
                 warning=True,
             )
         )
@@ -91,10 +96,13 @@ def _data_remarks(runs: Sequence[Run]) -> list[Text]:
             Text("The runs were judged on different data sets: compare numbers within a row only.", warning=True)
         )
     for colorspace in sorted({str(run.colorspace) for run in runs if run.colorspace}):
-        mine = [run for run in runs if run.colorspace == colorspace]
-        if len({run.data.get("digest") for run in mine}) > 1:
-            names = ", ".join(run.name for run in mine)
-            found.append(Text(f"Pretrained on different images of {colorspace}: {names}.", warning=True))
+        groups: dict[str, list[str]] = {}
+        for run in runs:
+            if run.colorspace == colorspace:
+                groups.setdefault(str(run.data.get("digest"))[:8], []).append(run.name)
+        if len(groups) > 1:
+            shown = "; ".join(f"{', '.join(names)} on images {digest}" for digest, names in groups.items())
+            found.append(Text(f"Pretrained on different images of {colorspace}: {shown}.", warning=True))
     return found
 
 
@@ -105,13 +113,14 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
     for row in table.rows:
         named = (Cell(row.name), *([Cell(SPACES.get(row.keys.get("colorspace", ""), ""))] if spaces else []))
         mine = [run for run in runs if row.matches(run.config, run.colorspace)]
-        rows += [(*named, *cells) for run in mine for cells in _ours(table, row, run)]
-        if not mine:
+        lines = [(*named, *cells) for run in mine for cells in _ours(table, row, run)]
+        rows += lines
+        if not lines:
             theirs = [cell for m in table.metrics for cell in (missing("–"), share(row, m), missing("–"))]
             rows.append((*named, missing("no run"), missing("–"), *theirs))
     for run in runs:
         if run.config.get("method") in table.methods and not any(
-            row.matches(run.config, run.colorspace) for row in table.rows
+            row.matches(run.config, run.colorspace) for row in table.rows if not row.keys.get("start")
         ):
             blank = PublishedRow(run.label, {}, {})
             named = (
@@ -132,27 +141,37 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
 def _ours(table: PublishedTable, row: PublishedRow, run: Run) -> list[tuple[Cell, ...]]:
     if table.kind == "clustering":
         return clustered(table, row, run)
+    scratch = row.keys.get("start") == "none"
     if table.kind == "attributes":
-        return [with_attributes(table, row, run)]
-    results = [result for result in run.finetuned if not result.scratch]
-    if not results:
-        theirs = [cell for m in table.metrics for cell in (missing("not fine-tuned"), share(row, m), missing("–"))]
-        return [(Cell(run.name), missing("–"), *theirs)]
+        return with_attributes(table, row, run, scratch)
     lines = []
-    for result in results:
-        shot = best_shot(result)
-        same = table.same_data(result.classes, result.train_images, result.eval_images)
-        cells = [cell for m in table.metrics for cell in three(row, m, getattr(shot, m, None), same)]
-        lines.append((Cell(run.name, note=result.setting), Cell(shot.label), *cells))
-    return lines
+    for result in (each for each in run.finetuned if each.scratch == scratch):
+        shot = best_shot(result, table.labels)
+        other = table.other(result.judged(shot))
+        cells = [cell for m in table.metrics for cell in three(row, m, getattr(shot, m, None), other)]
+        lines.append((Cell(run.name, note=f"{result.setting}; {_draws(shot)}"), Cell(shot.label), *cells))
+    lines += [
+        (Cell(run.name, note=file), missing("–"), *without(table, row, DAMAGED))
+        for file in run.lost("finetune", scratch)
+    ]
+    nothing = (Cell(run.name), missing("–"), *without(table, row, "not fine-tuned"))
+    return lines or ([] if scratch else [nothing])
+
+
+def _draws(shot: Shot) -> str:
+    """Return what a number is the mean of: its interval is over them, in one pretraining run."""
+    if shot.once:
+        return "one fit"
+    return f"{len(shot.fits)} draws" if len(shot.fits) > 1 else "one draw"
 
 
 def _title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def _reference(table: PublishedTable) -> Table:
-    rows = tuple((Cell(row.name), *(share(row, m) for m in table.metrics)) for row in table.rows)
+def _reference(table: PublishedTable, methods: set[str]) -> Table:
+    shown = [row for row in table.rows if row.keys["method"] in methods]
+    rows = tuple((Cell(row.name), *(share(row, m) for m in table.metrics)) for row in shown)
     header = ("result", *(f"{_title(m)} %" for m in table.metrics))
     return Table(caption=f"{table.title}. {table.source}.", header=header, rows=rows)
 
@@ -167,7 +186,8 @@ def _curves(results: Sequence[tuple[Run, Finetuned]], title: str, table: Publish
                 lines.append(_line(run, each, number, _who(run, spaces)))
                 ticks |= dict(zip(lines[-1].x, (shot.label for shot in each.shots), strict=True))
     x = [row.keys["samples"] for row in table.rows]
-    ticks = {**{k: str(k) for k in x}, **ticks}
+    # A published number of labels keeps its place on the axis, also where it is all that there are.
+    ticks = {**ticks, **{k: f"{k} = all" if ticks.get(k) == "all" else str(k) for k in x}}
     lines.append(Line(name="published", x=x, y=[100 * row.values["top1"] for row in table.rows], published="x"))
     alt = f"Few-shot curve of {title}: " + "; ".join(
         f"{line.name} from {line.y[0]:.1f} % at {ticks[line.x[0]]} to {line.y[-1]:.1f} % at {ticks[line.x[-1]]} labels a class"
@@ -203,13 +223,17 @@ def _shots_table(run: Run, result: Finetuned, table: PublishedTable) -> Table:
     header += ["published top-1 %"] if beside else []
     rows = []
     for shot in result.shots:
-        cells = [Cell(shot.label), Cell(str(len(shot.fits))), Cell(shot.top1.text())]
-        cells += _gain(shot, scratch.get(shot.label))
+        cells = [Cell(shot.label), Cell("one fit" if shot.once else str(len(shot.fits))), Cell(shot.top1.text())]
+        cells += _gain(shot, scratch.get(shot.label), DAMAGED if run.lost("finetune", True) else "no control")
         cells.append(Cell(shot.top5.text()))
         row = beside.get(shot.fits[0].samples)
         cells += ([share(row, "top1")] if row else [missing("–")]) if beside else []
         rows.append(tuple(cells))
-    one = " A row of one draw has no interval." if any(len(shot.fits) == 1 for shot in result.shots) else ""
+    one = (
+        " A row of one draw has no interval."
+        if any(len(shot.fits) == 1 and not shot.once for shot in result.shots)
+        else ""
+    )
     caption = (
         f"{run.name}: {result.setting}. {result.eval_images:,} images, {result.classes:,} classes, "
         f"chance {100 / max(result.classes, 1):.3g} %.{one}"
@@ -217,14 +241,14 @@ def _shots_table(run: Run, result: Finetuned, table: PublishedTable) -> Table:
     return Table(caption=caption, header=tuple(header), rows=tuple(rows))
 
 
-def _gain(shot: Shot, control: Shot | None) -> tuple[Cell, Cell]:
+def _gain(shot: Shot, control: Shot | None, reason: str) -> tuple[Cell, Cell]:
     if control is None:
-        return missing("no control"), missing("–")
+        return missing(reason), missing("–")
     draws = {fit.draw for fit in shot.fits} & {fit.draw for fit in control.fits}
-    if not draws:
+    if not draws and not shot.once:
         return Cell(control.top1.text()), missing("no draw in common")
-    pair = [Shot(tuple(fit for fit in each.fits if fit.draw in draws)) for each in (shot, control)]
-    gain = pair[0].gain(pair[1])
+    ours, theirs = (Shot(tuple(fit for fit in each.fits if fit.draw in draws)) for each in (shot, control))
+    gain = shot.gain(control) if shot.once else ours.gain(theirs)
     sure = gain.half_width is not None and abs(gain.mean) > gain.half_width
     word = ("ahead" if gain.mean > 0 else "behind") if sure else ""
     return Cell(control.top1.text()), Cell(signed(gain), "ahead" if word == "ahead" else "", word)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sbtrain.evaluation.few_shot import Interval
+from sbtrain.report.beside import DAMAGED
 from sbtrain.report.charts import Line, layers_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
 from sbtrain.report.published import published_table
@@ -23,39 +26,74 @@ def probe_section(runs: Sequence[Run]) -> Section:
     """Return a picture and a table by layer for each run that was probed."""
     blocks: list[Block] = []
     for run in runs:
+        probes = []
         for data in run.probes:
             try:
-                blocks += _blocks(run, data)
+                probes.append(_read(run, data))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 blocks.append(Text(f"{run.name}: a probe's result is damaged ({error}): not shown.", warning=True))
+        for key in dict.fromkeys(probe.key for probe in probes):
+            blocks.append(_block(run, [probe for probe in probes if probe.key == key]))
+        lost = [*run.lost("probe"), *run.lost("probe", scratch=True)]
+        blocks += [Text(f"{run.name}: {name} is {DAMAGED}.", warning=True) for name in lost]
     if not blocks:
         return Section("Layers", "layers", (Text("No run has been probed. sbtrain probe --run RUN", warning=True),))
     return Section("Layers", "layers", (*blocks, Fold("The original paper's table", (_published(),))))
 
 
-def _blocks(run: Run, data: dict[str, Any]) -> list[Block]:
+@dataclass(frozen=True, kw_only=True)
+class _Probe:
+    """One result, read."""
+
+    scratch: bool
+    key: str
+    """What a probe and its control have in common."""
+    results: list[dict[str, Any]]
+    layers: list[str]
+    tables: tuple[Table, ...]
+
+
+def _read(run: Run, data: dict[str, Any]) -> _Probe:
     results = [dict(result) for result in data.get("results", [])]
     near = [dict(result) for result in data.get("neighbors", [])]
-    layers = list(dict.fromkeys(str(result["layer"]) for result in [*results, *near]))
-    who = f"{run.name}{', from scratch' if dict(data.get('config', {})).get('from_scratch') else ''}"
+    config = dict(data.get("config", {}))
+    scratch = bool(config.pop("from_scratch", False))
+    who = f"{run.name}{', from scratch' if scratch else ''}"
     tables = [_linear_table(who, data, results)] if results else []
     tables += [_neighbor_table(who, near)] if near else []
-    pictures = (Gallery((_picture(who, layers, results),)),) if results else ()
-    return [Columns((*pictures, Columns(tuple(tables))))]
+    layers = list(dict.fromkeys(str(result["layer"]) for result in [*results, *near]))
+    key = json.dumps([config, data.get("classes"), data.get("eval_images")], sort_keys=True)
+    return _Probe(scratch=scratch, key=key, results=results, layers=layers, tables=tuple(tables))
 
 
-def _picture(who: str, layers: list[str], results: list[dict[str, Any]]) -> Picture:
-    means = {str(result["layer"]): _interval(result.get("top1")) for result in results}
-    shown = [layer for layer in layers if means.get(layer) is not None]
-    intervals = [interval for layer in shown if (interval := means[layer]) is not None]
-    lines = [
-        Line(
-            name="linear probe",
-            x=[float(layers.index(layer)) for layer in shown],
-            y=[100 * each.mean for each in intervals],
-            half_width=[100 * (each.half_width or 0.0) for each in intervals],
-        )
-    ]
+def _block(run: Run, probes: list[_Probe]) -> Columns:
+    """Return a picture of a probe and its control, and the tables of both."""
+    probes = sorted(probes, key=lambda probe: probe.scratch)
+    layers = list(dict.fromkeys(layer for probe in probes for layer in probe.layers))
+    drawn = [probe for probe in probes if probe.results]
+    pictures = (Gallery((_picture(run.name, layers, drawn),)),) if drawn else ()
+    return Columns((*pictures, Columns(tuple(table for probe in probes for table in probe.tables))))
+
+
+def _line(layers: list[str], probe: _Probe) -> Line:
+    means = {str(result["layer"]): _interval(result.get("top1")) for result in probe.results}
+    shown = {layer: each for layer in layers if (each := means.get(layer)) is not None}
+    return Line(
+        name="from scratch" if probe.scratch else "linear probe",
+        x=[float(layers.index(layer)) for layer in shown],
+        y=[100 * each.mean for each in shown.values()],
+        half_width=[100 * (each.half_width or 0.0) for each in shown.values()],
+        control=probe.scratch,
+    )
+
+
+def _picture(who: str, layers: list[str], probes: list[_Probe]) -> Picture:
+    lines = [_line(layers, probe) for probe in probes]
+    alt = f"{who}, linear probe by layer: " + "; ".join(
+        ("from scratch " if line.control else "")
+        + ", ".join(f"{layers[int(x)]} {y:.1f} %" for x, y in zip(line.x, line.y, strict=True))
+        for line in lines
+    )
     table = published_table("split-brain-linear")
     for row in table.rows:
         common = [name for name in table.metrics if name in layers]
@@ -63,12 +101,8 @@ def _picture(who: str, layers: list[str], results: list[dict[str, Any]]) -> Pict
             x = [float(layers.index(name)) for name in common]
             name, marker = _DRAWN[row.name]
             lines.append(Line(name=name, x=x, y=[100 * row.values[layer] for layer in common], published=marker))
-    alt = f"{who}, linear probe by layer: " + ", ".join(
-        f"{layer} {100 * each.mean:.1f} %" for layer, each in zip(shown, intervals, strict=True)
-    )
-    return Picture(
-        svg=layers_chart(layers, lines, alt), alt=alt, caption=f"{who}: by layer; published: ImageNet, 1,000 classes"
-    )
+    said = "; published: ImageNet, 1,000 classes" if len(lines) > len(probes) else ""
+    return Picture(svg=layers_chart(layers, lines, alt), alt=alt, caption=f"{who}: by layer{said}")
 
 
 def _linear_table(who: str, data: dict[str, Any], results: list[dict[str, Any]]) -> Table:

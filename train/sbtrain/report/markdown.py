@@ -29,9 +29,9 @@ def _block(block: Block, page: str) -> list[str]:
     if isinstance(block, Text):
         return [f"**Note:** {_plain(block.text)}" if block.warning else _plain(block.text)]
     if isinstance(block, Table):
-        return [f"{_plain(block.caption)}:", _table(block)]
+        return [f"{_plain(block.caption).rstrip('.:')}:", _table(block)]
     if isinstance(block, Gallery):
-        return [f"*Picture in [{page}]({page}): {_plain(picture.alt)}.*" for picture in block.pictures]
+        return [f"*Picture in [{page}]({page}): {_plain(picture.alt).rstrip('.')}.*" for picture in block.pictures]
     if isinstance(block, Columns):
         return _blocks(block.blocks, page)
     if isinstance(block, Code):
@@ -41,7 +41,8 @@ def _block(block: Block, page: str) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    return aligned([_plain(head) for head in table.header], [[_cell(cell) for cell in row] for row in table.rows])
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    return aligned([_plain(head) for head in table.header], rows, table.texts)
 
 
 def _cell(cell: Cell) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sbtrain.report.charts import confusion_chart
 from sbtrain.report.compare import best_shot
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text
-from sbtrain.report.runs import Finetuned, Run
+from sbtrain.report.finetuned import Finetuned
+from sbtrain.report.runs import Run
 
 #: Images of a class below which its accuracy says little.
 FEW = 5

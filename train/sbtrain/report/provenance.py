@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sbtrain.report.document import Block, Cell, Code, Fold, Section, Table, Text, missing
-from sbtrain.report.runs import Finetuned, Run
+from sbtrain.report.finetuned import Finetuned
+from sbtrain.report.runs import Run
 from sbtrain.report.training import number
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+OTHER_DATA, OTHER_PROTOCOL = "other data", "other protocol"
 Kind = Literal["accuracy", "few_shot", "clustering", "layers", "attributes", "reference"]
 
 #: Of the lines of Self-Classifier's report.
@@ -30,8 +31,11 @@ class PublishedRow:
     values: dict[str, float]
 
     def matches(self, config: dict[str, Any], colorspace: str | None) -> bool:
-        """Return whether a run of ours is of this line's kind: a network's variants, such as ``-head``, count as it."""
-        if self.keys.get("start"):  # no run pretrains on nothing, or on labels
+        """Return whether a run of ours is of this line's kind: a network's variants, such as ``-head``, count as it.
+
+        To a line without pretraining belong the run's results from scratch.
+        """
+        if self.keys.get("start") not in (None, "none"):  # no run pretrains on labels
             return False
         network, method = str(config.get("network", "")), config.get("method")
         mine = self.keys.get("network", "")
@@ -64,6 +68,10 @@ class PublishedTable:
     classes: int | None = None
     train_images: int | None = None
     eval_images: int | None = None
+    labels: int | None = None
+    """For each class, of the lines that do not say their own; None: all of the images of training."""
+    frozen: bool | None = None
+    """Whether a classifier alone was trained; None: it does not apply."""
 
     @property
     def methods(self) -> set[str]:
@@ -74,6 +82,35 @@ class PublishedTable:
         """Return whether a data set of ours has its number of classes and images: its bytes are not published."""
         ours, theirs = (classes, train_images, eval_images), (self.classes, self.train_images, self.eval_images)
         return all(a == b for a, b in zip(ours, theirs, strict=True) if b is not None)
+
+    def other(self, judged: dict[str, Any]) -> str:
+        """Return why a number of ours, as `judged_of` tells of it, is no comparison of methods; empty where it is one."""
+        images = judged.get("train_images")
+        used = images if self.labels else judged.get("used_images") or images
+        same = self.same_data(judged.get("classes"), used, judged.get("eval_images")) and not judged.get("part")
+        frozen = judged.get("frozen")
+        protocol = self.frozen is not None and frozen is not None and frozen != self.frozen
+        return ", ".join(([] if same else [OTHER_DATA]) + ([OTHER_PROTOCOL] if protocol else []))
+
+
+def judged_of(data: dict[str, Any], samples: int | None = None) -> dict[str, Any]:
+    """Return what a result file was judged on: classes, images, whether a part of them, and whether networks were frozen.
+
+    Of fine-tuning, `used_images` are those of the fits on `samples` labels a class.
+    """
+    config, record = (value if isinstance(value, dict) else {} for value in (data.get("config"), data.get("data")))
+    train, fits = record.get(str(config.get("split"))), data.get("fits")
+    mine = [fit for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
+    used = [fit.get("images") for fit in mine if samples is None or fit.get("samples", samples) == samples]
+    freeze = config.get("freeze")
+    return {
+        "classes": data.get("classes"),
+        "train_images": train.get("images") if isinstance(train, dict) else None,
+        "used_images": used[0] if used else None,
+        "eval_images": data.get("eval_images"),
+        "part": bool(config.get("eval_limit")),
+        "frozen": freeze if isinstance(freeze, bool) else None,
+    }
 
 
 @cache

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sbtrain.evaluation.few_shot import Interval
-from sbtrain.report.beside import OTHER, percent, signed
+from sbtrain.report.beside import DAMAGED, percent, signed
 from sbtrain.report.document import Block, Cell, Section, Table, Text, missing
+from sbtrain.report.published import OTHER_DATA, published_table
 
 NAME = "reproduce.json"
-#: Classes of the published tables.
-CLASSES = 1000
+#: Published table of rows that name none: all of the split-brain report's are of the same images.
+SOURCE = "split-brain-1"
 
 
 def reproduced_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
@@ -25,7 +26,7 @@ def reproduced_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
             continue
         try:
             data = json.loads(path.read_bytes())
-            tables = [_table(name, table, data) for name, table in data["tables"].items()]
+            tables = [_table(name, table) for name, table in data["tables"].items()]
             blocks += [Text(f"Reproduction at scale {data['scale']}: {data['about']}."), *tables]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             blocks.append(
@@ -34,12 +35,21 @@ def reproduced_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
     return (Section("Reproduced tables", "reproduced", tuple(blocks)),) if blocks else ()
 
 
-def _table(name: str, table: dict[str, Any], data: dict[str, Any]) -> Table:
+def reproduced_scales(paths: Sequence[Path]) -> set[str]:
+    """Return the scales of the reproductions that `paths` are, or are runs of."""
+    found = set()
+    for path in (folder / NAME for each in paths for folder in (each.resolve(), each.resolve().parent)):
+        try:
+            found.add(str(json.loads(path.read_bytes())["scale"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # said where its tables would stand
+    return found
+
+
+def _table(name: str, table: dict[str, Any]) -> Table:
     if any("measures" in row for row in table["rows"]):
         return _measured(name, table)
-    rows = tuple(
-        _row(row, evaluation, data["classes"] == CLASSES) for row in table["rows"] for evaluation in row["evaluations"]
-    )
+    rows = tuple(_row(row, evaluation) for row in table["rows"] for evaluation in row["evaluations"])
     header = (
         "what",
         "labels a class",
@@ -69,12 +79,12 @@ def _measure(row: dict[str, Any], measure: dict[str, Any]) -> tuple[Cell, ...]:
         Cell(str(measure["name"])),
         _ours(ours, evaluation),
         _share(published),
-        _difference(ours, published, bool(evaluation.get("same_data"))),
+        _difference(ours, published, _other(row, evaluation)),
         Cell(str(evaluation.get("interval_over", "–"))),
     )
 
 
-def _row(row: dict[str, Any], evaluation: dict[str, Any], same: bool) -> tuple[Cell, ...]:
+def _row(row: dict[str, Any], evaluation: dict[str, Any]) -> tuple[Cell, ...]:
     published = row.get("published") or {}
     top1, top5 = (_interval(evaluation.get(name)) for name in ("top1", "top5"))
     return (
@@ -82,8 +92,8 @@ def _row(row: dict[str, Any], evaluation: dict[str, Any], same: bool) -> tuple[C
         Cell(str(row.get("samples_per_class", "–"))),
         _ours(top1, evaluation),
         _share(published.get("top1")),
-        _difference(top1, published.get("top1"), same),
-        _ours(top5, evaluation),
+        _difference(top1, published.get("top1"), _other(row, evaluation)),
+        _ours(top5, evaluation) if top1 is not None else missing("–"),  # why not is said once
         _share(published.get("top5")),
         Cell(str(evaluation.get("interval_over", "–"))),
     )
@@ -93,17 +103,24 @@ def _ours(found: Interval | None, evaluation: dict[str, Any]) -> Cell:
     if found is not None:
         return Cell(found.text(), "ours")
     states = sorted({str(each.get("message") or each.get("state")) for each in evaluation.get("results", [])})
-    return missing("; ".join(state.partition(". Build")[0] for state in states)[:80] or "not run")
+    said = "; ".join(state.partition(". Build")[0] for state in states)
+    return missing(DAMAGED if said == "done" else said or "not run")
 
 
 def _share(value: Any) -> Cell:
     return Cell(percent(value)) if isinstance(value, float) else missing("–")
 
 
-def _difference(ours: Interval | None, theirs: Any, same: bool) -> Cell:
+def _other(row: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """Return why a number is no comparison with the published one; a record that does not tell is of other data."""
+    judged = evaluation.get("judged")
+    return published_table(str(row.get("source") or SOURCE)).other(judged) if judged else OTHER_DATA
+
+
+def _difference(ours: Interval | None, theirs: Any, other: str) -> Cell:
     if ours is None or not isinstance(theirs, float):
         return missing("–")
-    return Cell(signed(Interval(ours.mean - theirs, ours.half_width)), *(() if same else ("other", OTHER)))
+    return Cell(signed(Interval(ours.mean - theirs, ours.half_width)), "other" if other else "", other)
 
 
 def _interval(value: Any) -> Interval | None:

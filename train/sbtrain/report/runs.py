@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sbtrain.evaluation.few_shot import ALL
-from sbtrain.evaluation.finetune_result import Fit, Shot
+from sbtrain.report.finetuned import Finetuned, read_finetuned, reason_of
 from sbtrain.report.series import Series, read_series
 from sbtrain.run_folder import CONFIG_NAME
 
 #: Where a folder of runs is searched: runs/table1/lab/config.json lies three below runs.
 DEPTH = 4
-_FIT = {entry.name for entry in fields(Fit)}
 
 
 class Unreadable(Exception):
     """A file that cannot be shown, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finetuned:
-    """One result of ``sbtrain finetune``: classifiers of one setting, by labels a class."""
-
-    file: str
-    config: dict[str, Any]
-    data: dict[str, Any]
-    classes: int
-    eval_images: int
-    shots: tuple[Shot, ...]
-    confusion: dict[str, Any] | None = None
-    device: str = ""
-
-    @property
-    def scratch(self) -> bool:
-        """New weights: the control."""
-        return bool(self.config.get("from_scratch"))
-
-    @property
-    def setting(self) -> str:
-        """Layer, and what of the network learns."""
-        pool = self.config.get("pool")
-        parts = [str(self.config.get("layer") or "output maps") + (f" {pool}×{pool}" if pool else "")]
-        parts += ["frozen" if self.config.get("freeze") else "end to end"]
-        parts += ["ridge"] if self.config.get("head") == "ridge" else []
-        parts += ["the report's draw"] if self.config.get("protocol") == "report" else []
-        return ", ".join(parts)
-
-    @property
-    def train_images(self) -> int | None:
-        """Labeled images there are."""
-        images = self.data.get(str(self.config.get("split")), {}).get("images")
-        return images if isinstance(images, int) else None
-
-    @property
-    def control_key(self) -> str:
-        """What a result and its control have in common."""
-        data = {split: record.get("digest") for split, record in self.data.items()}
-        return json.dumps([{**self.config, "from_scratch": None}, data], sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +38,8 @@ class Run:
     reconstructions: tuple[dict[str, Any], ...] = ()
     features: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    """Names of result files that cannot be read."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -112,6 +71,10 @@ class Run:
         return bool(self.series.lines or self.summary or self.finetuned or self.probes or self.clusterings
                     or self.attributes or self.reconstructions or self.features)  # fmt: skip
 
+    def lost(self, kind: str, scratch: bool = False) -> list[str]:
+        """Return the damaged result files of a command, such as ``finetune``: from scratch, or not."""
+        return [name for name in self.damaged if name.startswith(kind) and ("scratch" in name) == scratch]
+
     def control(self, result: Finetuned) -> Finetuned | None:
         """Return the same fits from new weights, where they are there."""
         key = result.control_key
@@ -133,12 +96,14 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
 def read_run(path: Path, name: str) -> Run:
     """Read one folder; nothing in it can make this fail."""
     problems: list[str] = []
+    damaged: list[str] = []
 
     def load(file: Path, what: str) -> dict[str, Any] | None:
         try:
             return _load(file)
         except Unreadable as reason:
             problems.append(f"{file.relative_to(path)} {reason}: {what}")
+            damaged.append(file.name)
             return None
 
     def load_all(pattern: str, what: str) -> list[tuple[str, dict[str, Any]]]:
@@ -151,9 +116,11 @@ def read_run(path: Path, name: str) -> Run:
     finetuned = []
     for file, data in load_all("finetune-*.json", "its accuracies are left out"):
         try:
-            finetuned.append(_finetuned(file, data))
+            finetuned.append(read_finetuned(file, data))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problems.append(f"results/{file} is damaged ({_reason(error)}): its accuracies are left out")
+            problems.append(f"results/{file} is damaged ({reason_of(error)}): its accuracies are left out")
+            damaged.append(file)
+    problems += [f"results/{result.file}: {result.problem}" for result in finetuned if result.problem]
     if not _finished(path):
         problems.append(_unfinished(path, record, series))
     probes = [data for _, data in load_all("probe-*.json", "its layers are left out")]
@@ -164,6 +131,7 @@ def read_run(path: Path, name: str) -> Run:
         path=path, name=name, record=record, series=series, summary=summary, finetuned=tuple(finetuned),
         probes=tuple(probes), clusterings=tuple(clusterings), attributes=tuple(attributes), reconstructions=tuple(pictures),
         features=tuple(sorted((path / "features").glob("*.h5"))), problems=(*series.problems, *problems),
+        damaged=tuple(damaged),
     )  # fmt: skip
 
 
@@ -217,27 +185,6 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _finetuned(file: str, data: dict[str, Any]) -> Finetuned:
-    fits = [Fit(**{name: value for name, value in fit.items() if name in _FIT}) for fit in data["fits"]]
-    for fit in fits:
-        if not (0 <= fit.top1 <= 1 and 0 <= fit.top5 <= 1):
-            raise ValueError(f"an accuracy of {fit.top1}, {fit.top5}")
-    numbers = sorted({fit.samples for fit in fits}, key=lambda k: (k == ALL, k))
-    if not numbers:
-        raise ValueError("no fit")
-    confusion = data.get("confusion")
-    return Finetuned(
-        file=file,
-        config=dict(data["config"]),
-        data={split: dict(record) for split, record in data["data"].items()},
-        classes=int(data["classes"]),
-        eval_images=int(data["eval_images"]),
-        shots=tuple(Shot(tuple(fit for fit in fits if fit.samples == k)) for k in numbers),
-        confusion=confusion if isinstance(confusion, dict) else None,
-        device=str(data.get("device", "")),
-    )
-
-
 def _finished(path: Path) -> bool:
     return (path / "results" / "pretrain.json").exists()
 
@@ -247,7 +194,3 @@ def _unfinished(path: Path, record: dict[str, Any], series: Series) -> str:
         return "nothing has been trained here"
     step = f" at step {series.lines[-1]['step']:,}" if series.lines else ""
     return f"pretraining is not finished{step}: what follows from its weights is of that step"
-
-
-def _reason(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -66,8 +66,8 @@ def asked(config: Evaluation) -> set[tuple[Any, ...]]:
     """Return the keys of its fits: draw, and what else tells them apart."""
     parts: tuple[Any, ...] = (None,)
     if isinstance(config, FinetuneConfig):
-        parts = config.samples_per_class
-    elif isinstance(config, ProbeConfig):
+        return {(k, draw) for k in config.samples_per_class for draw in range(config.draws_of(k))}
+    if isinstance(config, ProbeConfig):
         parts = config.layers
     return {(part, draw) for part in parts for draw in range(config.draws)}
 

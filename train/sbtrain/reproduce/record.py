@@ -12,12 +12,12 @@ import sbformat
 from sbformat.manifest import write_atomically
 from sbtrain.evaluation.few_shot import Interval, interval
 from sbtrain.evaluation.finetune_config import FinetuneConfig
-from sbtrain.report.published import published_table
+from sbtrain.report.published import judged_of
 from sbtrain.reproduce.cells import Cell, Row, Table
 from sbtrain.reproduce.file import FORMAT, NAME, VERSION, read_record
 from sbtrain.reproduce.plan import cells_of
 from sbtrain.reproduce.scales import Scale
-from sbtrain.reproduce.scores import fits_of, load, used_images
+from sbtrain.reproduce.scores import fits_of, load
 from sbtrain.reproduce.sets import Sets
 
 State = Literal["waiting", "done", "failed", "skipped"]
@@ -86,7 +86,10 @@ def _row(folder: Path, row: Row, parts: Parts) -> dict[str, Any]:
         "published": row.published,
         "evaluations": [_evaluation(folder, row, name, parts) for name in names],
     }
-    shown = {"measures": [asdict(measure) for measure in row.measures], "note": row.note} if row.source else {}
+    shown: dict[str, Any] = {}
+    if row.source:
+        measures = [asdict(measure) for measure in row.measures]
+        shown = {"measures": measures, "note": row.note, "source": row.source}
     return {**found, **shown}
 
 
@@ -100,10 +103,9 @@ def _evaluation(folder: Path, row: Row, name: str, parts: Parts) -> dict[str, An
     summary: dict[str, Any] = {}
     if fits and all(fits):
         summary = {key: _over(fits, key).to_json() for key in _shared(fits)}
-        draws = f"{len(fits[0])} draws" if len(fits[0]) > 1 else "one draw, none"
-        summary["interval_over"] = f"{len(fits)} pretraining runs" if len(fits) > 1 else draws
-        if row.source:
-            summary["same_data"] = all(_same_data(row, folder / found["file"], samples) for found in results)
+        summary["interval_over"] = _interval_over(len(results), fits)
+        judged = [judged_of(load(folder / found["file"]), samples) for found in results if found["file"]]
+        summary["judged"] = judged[0] if all(each == judged[0] for each in judged) else {}
     return {"name": name, **summary, "results": results}
 
 
@@ -117,10 +119,16 @@ def _shared(fits: list[list[dict[str, float]]]) -> list[str]:
     return [key for key in first if all(key in other for other in others)]
 
 
-def _same_data(row: Row, path: Path, samples: int) -> bool:
-    data, table = load(path), published_table(row.source)
-    used = used_images(path, samples) or table.train_images
-    return table.same_data(data.get("classes"), used, data.get("eval_images"))
+def _interval_over(planned: int, fits: list[list[dict[str, float]]]) -> str:
+    """Return what an interval is over: draws of one run, or runs, each the mean of its draws."""
+    runs, draws = len(fits), {len(of_run) for of_run in fits}
+    left = f", {planned - runs} more to come" if runs < planned else ""
+    if runs > 1:
+        each = (
+            "" if draws == {1} else f", each the mean of {min(draws)} draws" if len(draws) == 1 else ", means of draws"
+        )
+        return f"{runs} pretraining runs{each}{left}"
+    return (f"{max(draws)} draws of one pretraining run" if draws != {1} else "none: one fit") + left
 
 
 def _over(fits: list[list[dict[str, float]]], key: str) -> Interval:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sbtrain.evaluation.finetune_config import fits_once
 from sbtrain.evaluation.neighbors import WEIGHTED
 
 
@@ -28,13 +29,9 @@ def fits_of(path: Path, samples: int) -> list[dict[str, float]]:
     kind = str(data.get("format", "")).removeprefix("sbtrain-")
     if kind == "probe":
         return [_probed(fit) for fit in data.get("fits", [])]
-    return [_numbers(fit) for fit in data.get("fits", []) if fit.get("samples", samples) == samples]
-
-
-def used_images(path: Path, samples: int) -> int | None:
-    """Return how many labeled images the fits used; None where there were none to use."""
-    fits = [fit for fit in load(path).get("fits", []) if fit.get("samples", samples) == samples]
-    return int(fits[0]["images"]) if fits and "images" in fits[0] else None
+    fits = [fit for fit in data.get("fits", []) if fit.get("samples", samples) == samples]
+    same = kind in ("finetune", "attributes") and fits_once(data.get("config", {}), samples)
+    return [_numbers(fit) for fit in (fits[:1] if same else fits)]
 
 
 def _probed(fit: dict[str, Any]) -> dict[str, float]:
