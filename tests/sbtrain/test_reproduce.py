@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import sbtrain.reproduce.cli  # noqa: F401 - before its tables are patched here
 from builds import environment, small_config
 from labeled_sets import labeled_shards
 from sbformat.schema import TargetSpec
