@@ -165,7 +165,9 @@ def test_a_frozen_network_gives_every_score_with_its_interval(
 
     assert result.exit_code == 0, result.output
     (data,) = found(own_run)
-    assert [(fit["images"], fit["draw"]) for fit in data["fits"]] == [(4, 0), (4, 1), (24, 0), (24, 1)]
+    # All images by a solved head: every draw would be the same fit.
+    once = "ridge" in more
+    assert [(fit["images"], fit["draw"]) for fit in data["fits"]] == [(4, 0), (4, 1), (24, 0), (24, 1)][: 4 - once]
     assert all(0 <= fit["jaccard_macro"] <= 1 and 0 <= fit["auc_micro"] <= 1 for fit in data["fits"])
     assert data["results"][0]["jaccard_micro"]["ci95"] is not None
     assert data["results"][0]["auc_left_out"] == 2
