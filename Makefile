@@ -46,9 +46,10 @@ demo: $(VENV)/.run
 	$(BIN)/sbtrain report runs/demo --out runs/demo/report.html
 
 # Without the JIT coverage sees the bodies of the kernels; with it the compiled code is put to the same tests.
-# The trainer has no kernels of Numba: once is enough.
+# The trainer has no kernels of Numba, and clusters run the same ones: once is enough.
 test: $(VENV)/.dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report= --ignore=tests/sbtrain
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q --cov --cov-report= --ignore=tests/sbtrain --ignore=tests/cluster \
+		--ignore=tests/sbprep/test_dask.py --ignore=tests/sbprep/test_ray.py
 	$(BIN)/python -m pytest -q --cov --cov-append --cov-fail-under=95 --doctest-modules tests preprocess train
 
 check: $(VENV)/.dev

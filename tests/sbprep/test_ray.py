@@ -29,8 +29,8 @@ def test_a_worker_that_is_killed_changes_no_byte(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
     assert run_sbprep("build", *OPTIONS, "--out", undisturbed).returncode == 0
     run = Run(command("build", *OPTIONS, "--out", out, "--backend", "ray", "--workers", "2"))
-    wait_until(lambda: journaled(out) > 3 or run.ended, "no shard is made")
-    wait_until(lambda: kill_one_at_work(run) or run.ended, "no worker is at work")
+    wait_until(lambda: journaled(out) > 3 or run.ended, "no shard is made", 120)
+    wait_until(lambda: kill_one_at_work(run) or run.ended, "no worker is at work", 120)
     assert not run.ended, run.end()
     status, _, err = run.end()
 
