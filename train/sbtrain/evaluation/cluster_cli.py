@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.cluster import cluster
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.cluster_result import ClusterFile, cluster_caption, cluster_table
-from sbtrain.evaluation.finetune_cli import field_options
-from sbtrain.evaluation.fitting import Interrupted
+from sbtrain.evaluation.command import field_options, interruptible
 from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
-from sbtrain.progress import ProgressPrinter
-from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
+from sbtrain.runtime import Runtime, set_up
 
 #: Field of `ClusterConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -67,13 +63,8 @@ def cluster_command(run_dir: Path, shards: Path, compare: bool, device: str, **o
     config = ClusterConfig(**options)
     configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
     runtime = set_up(device, config.precision, "exact", config.seed)
-    stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
-        try:
-            pretrained, results = _run(run_dir, shards, configs, runtime, stop, progress)
-        except (Interrupted, KeyboardInterrupt):
-            progress.say("Stopped: what is finished is saved, the same command does the rest")
-            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    with interruptible("Stopped: what is finished is saved, the same command does the rest") as (say, interrupted):
+        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
     images = len(chosen_rows(pretrained.manifest.splits[config.split].images, config.limit))
     click.echo(cluster_table(results))
     click.echo(f"\n{cluster_caption(results[-1], images, len(pretrained.manifest.label_names))}")
@@ -84,18 +75,18 @@ def _run(
     shards: Path,
     configs: list[ClusterConfig],
     runtime: Runtime,
-    stop: StopRequest,
-    progress: ProgressPrinter,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> tuple[Pretrained, list[ClusterFile]]:
-    with hold_pretrained(run_dir, shards, configs[0].split, runtime, progress.say) as pretrained:
+    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
         for remark in [] if configs[0].from_scratch else pretrained.seen(configs[0].split):
-            progress.say(remark)
+            say(remark)
         results = []
         for config in configs:
-            result = cluster(pretrained, config, runtime, progress.say, lambda: stop.signal is not None)
+            result = cluster(pretrained, config, runtime, say, interrupted)
             fits = result.fits()
-            progress.say(f"{result.path}: all {len(fits)} assignments are there")
+            say(f"{result.path}: all {len(fits)} assignments are there")
             if any(fit.used == 1 for fit in fits) and not config.from_scratch:
-                progress.say("  all images are in one cluster: the network has collapsed")
+                say("  all images are in one cluster: the network has collapsed")
             results.append(result)
     return pretrained, results

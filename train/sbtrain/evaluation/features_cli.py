@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sbtrain.__main__ import EXIT_INTERRUPTED
+from sbtrain.evaluation.command import field_options, interruptible
 from sbtrain.evaluation.features import FeaturesConfig, write_features
-from sbtrain.evaluation.finetune_cli import field_options
-from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.evaluation.pretrained import hold_pretrained
-from sbtrain.progress import ProgressPrinter
-from sbtrain.runtime import EXIT_REQUEUE, StopRequest, set_up
+from sbtrain.runtime import set_up
 
 #: Field of `FeaturesConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -51,11 +46,6 @@ def features_command(run_dir: Path, shards: Path, out: Path | None, device: str,
     """  # noqa: D301
     config = FeaturesConfig(**options)
     runtime = set_up(device, config.precision, "exact", 0)
-    stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
-        try:
-            with hold_pretrained(run_dir, shards, config.split, runtime, progress.say) as pretrained:
-                write_features(pretrained, config, out, runtime, progress.say, lambda: stop.signal is not None)
-        except (Interrupted, KeyboardInterrupt):
-            progress.say("Stopped: nothing was written, run the same command again")
-            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    with interruptible("Stopped: nothing was written, run the same command again") as (say, interrupted):
+        with hold_pretrained(run_dir, shards, config.split, runtime, say) as pretrained:
+            write_features(pretrained, config, out, runtime, say, interrupted)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from sbformat.schema import SPLITS
-from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.evaluation.attribute_result import AttributeFile, attribute_caption, attribute_comparison, attribute_table
 from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.evaluation.command import field_options, interruptible
 from sbtrain.evaluation.few_shot import ALL
 from sbtrain.evaluation.finetune import finetune, remarks
-from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_from_text, samples_text
+from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_from_text
 from sbtrain.evaluation.finetune_presets import PRESETS, preset_fields
 from sbtrain.evaluation.finetune_result import ResultFile, caption, comparison_table, table
-from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.evaluation.folds import FOLDS
 from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
-from sbtrain.progress import ProgressPrinter
-from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
+from sbtrain.runtime import Runtime, set_up
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,45 +53,6 @@ FIELD_HELP = {
     "eval_limit": "Report this many of them, always the same; 0: all.",
     "folds": "STL-10's fold_indices.txt: a fit on each of its ten subsets of --split.",
 }
-
-
-def field_options(config: type[Any], helps: dict[str, str]) -> Callable[[F], F]:
-    """Return a decorator that gives a command an option for each field of a config, its help by the field's name."""
-
-    def decorate(function: F) -> F:
-        for field in reversed(fields(config)):
-            flag, settings = _option(field.name, get_type_hints(config)[field.name], field.default)
-            function = click.option(flag, field.name, help=helps[field.name], **settings)(function)
-        return function
-
-    return decorate
-
-
-def _option(name: str, hint: Any, default: Any) -> tuple[str, dict[str, Any]]:
-    flag = "--" + name.replace("_", "-")
-    settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
-    if name == "samples_per_class":
-        return flag, {"default": ",".join(map(samples_text, default)), "show_default": True}
-    if name == "layers":
-        return flag, {"default": ",".join(default), "metavar": "NAMES"}
-    if name == "labels_per_class":
-        return flag, {"default": samples_text(default), "show_default": True, "metavar": "N"}
-    if name == "standardize":
-        return f"{flag}/--no-standardize", {"default": True, "show_default": True}
-    if hint is bool:
-        return flag, {"is_flag": True}
-    if name in ("split", "eval_split", "learn_split"):
-        settings["type"] = click.Choice(SPLITS)
-    elif get_origin(hint) is Literal:
-        settings["type"] = click.Choice(get_args(hint))
-    elif name == "layer":
-        settings = {"metavar": "NAME"}
-    elif name == "folds":
-        settings = {"type": click.Path(path_type=Path, dir_okay=False), "metavar": "PATH"}
-    elif name == "pool":
-        settings["metavar"] = "S"
-    return flag, settings
-
 
 EXAMPLE = """\b
 Example:
@@ -138,13 +94,8 @@ def finetune_command(
     config = _config(context, preset, options)
     configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
     runtime = set_up(device, config.precision, "exact", config.seed)
-    stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
-        try:
-            pretrained, results = _run(run_dir, shards, configs, runtime, stop, progress.say)
-        except (Interrupted, KeyboardInterrupt):
-            progress.say("Stopped: finished fits are saved, the same command does the others")
-            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    with interruptible("Stopped: finished fits are saved, the same command does the others") as (say, interrupted):
+        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
     images = len(chosen_rows(pretrained.manifest.splits[config.eval_split].images, config.eval_limit))
     click.echo(_tables(results, config, images, len(pretrained.manifest.label_names)))
 
@@ -174,15 +125,15 @@ def _run(
     shards: Path,
     configs: list[FinetuneConfig],
     runtime: Runtime,
-    stop: StopRequest,
     say: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> tuple[Pretrained, list[ResultFile | AttributeFile]]:
     with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
         for remark in remarks(pretrained, configs[0]):
             say(remark)
         results = []
         for config in configs:
-            result = finetune(pretrained, config, runtime, say, lambda: stop.signal is not None)
+            result = finetune(pretrained, config, runtime, say, interrupted)
             say(f"{result.path}: all {sum(map(len, result.asked()))} fits are there")
             results.append(result)
     return pretrained, results

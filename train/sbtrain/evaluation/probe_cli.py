@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ from typing import Any
 import click
 
 from sbformat.errors import ConfigError
-from sbtrain.__main__ import EXIT_INTERRUPTED
-from sbtrain.evaluation.finetune_cli import field_options
+from sbtrain.evaluation.command import field_options, interruptible
 from sbtrain.evaluation.finetune_config import samples_from_text
-from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
 from sbtrain.evaluation.probe import probe
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.probe_result import ProbeFile, caption, comparison_table, table
-from sbtrain.progress import ProgressPrinter
-from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
+from sbtrain.runtime import Runtime, set_up
 
 #: Field of `ProbeConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -71,13 +67,8 @@ def probe_command(run_dir: Path, shards: Path, compare: bool, device: str, **opt
     config = ProbeConfig(**{**options, **_lists(options["layers"], options["labels_per_class"])})
     configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
     runtime = set_up(device, config.precision, "exact", config.seed)
-    stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
-        try:
-            pretrained, results = _run(run_dir, shards, configs, runtime, stop, progress)
-        except (Interrupted, KeyboardInterrupt):
-            progress.say("Stopped: what is finished is saved, the same command does the rest")
-            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+    with interruptible("Stopped: what is finished is saved, the same command does the rest") as (say, interrupted):
+        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
     layers = [result.layers() for result in results]
     click.echo(comparison_table(*layers) if compare else table(layers[0]))
     about = pretrained.about(config, runtime)
@@ -89,16 +80,16 @@ def _run(
     shards: Path,
     configs: list[ProbeConfig],
     runtime: Runtime,
-    stop: StopRequest,
-    progress: ProgressPrinter,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> tuple[Pretrained, list[ProbeFile]]:
-    with hold_pretrained(run_dir, shards, configs[0].split, runtime, progress.say) as pretrained:
+    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
         for remark in [] if configs[0].from_scratch else pretrained.seen(configs[0].eval_split):
-            progress.say(remark)
+            say(remark)
         results = []
         for config in configs:
-            result = probe(pretrained, config, runtime, progress.say, lambda: stop.signal is not None)
-            progress.say(f"{result.path}: all {config.draws * len(result.asked)} fits are there")
+            result = probe(pretrained, config, runtime, say, interrupted)
+            say(f"{result.path}: all {config.draws * len(result.asked)} fits are there")
             results.append(result)
     return pretrained, results
 
