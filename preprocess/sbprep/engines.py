@@ -90,9 +90,11 @@ class _Processes(Engine):
     def __init__(self, plan: Plan, jobs: int) -> None:
         self.jobs, self._plan = jobs, plan
         self.backend = _OwnedProcesses()
+        self._told = threading.excepthook
 
     @contextmanager
     def starting(self) -> Iterator[None]:
+        threading.excepthook = self._tell
         for tracker in (loky_tracker, resource_tracker):
             tracker.ensure_running()  # started later, with the workers, these would let signals through again
         with signals_deferred():
@@ -100,6 +102,13 @@ class _Processes(Engine):
 
     def ended(self) -> None:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        threading.excepthook = self._told
+
+    def _tell(self, failure: threading.ExceptHookArgs) -> None:
+        # Tasks dropped before they were handed out are a KeyError in loky's own thread: nothing that a user can mend.
+        name = None if failure.thread is None else failure.thread.name
+        if failure.exc_type is not KeyError or name != "ExecutorManagerThread":
+            self._told(failure)
 
     def explain(self, error: Exception) -> Exception:
         return BuildError(death_notice(self._plan)) if isinstance(error, BrokenProcessPool) else error

@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from builds import SMALL_OPTIONS, command, small_build, small_plan, tree, unfinished
 from crashes import NOTICED, DeadlySource, Run, Victim, journaled, kill_again_and_again
 from sbformat.errors import BuildError
+from sbprep.engines import opened_engine
 from sbprep.pipeline import run_plan
 from sbprep.plan import Plan
 
@@ -99,6 +101,29 @@ def test_an_interrupted_build_says_one_line_and_leaves_nothing_unfinished(
     assert unfinished(tmp_path) == ["journal.jsonl", "journal.jsonl"]
     small_build(None, tmp_path, "rgb", "lab", **OPTIONS)
     assert tree(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(("name", "told"), [("ExecutorManagerThread", False), ("other", True)])
+def test_a_thread_of_loky_that_stumbles_over_dropped_tasks_is_not_told(
+    name: str, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise KeyError(1)
+
+    before = threading.excepthook
+    threading.excepthook = threading.__excepthook__
+    try:
+        with opened_engine(small_plan(None, tmp_path, workers=2), 2) as engine:
+            with engine.starting():
+                thread = threading.Thread(target=fail, name=name)
+                thread.start()
+                thread.join()
+            engine.ended()
+        assert threading.excepthook is threading.__excepthook__
+    finally:
+        threading.excepthook = before
+
+    assert ("Traceback" in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
