@@ -19,6 +19,7 @@ from builds import environment, small_config
 from labeled_sets import labeled_shards
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
+from sbtrain import guard
 from sbtrain.cli import main
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.reproduce import plan as reproduce_plan
@@ -163,32 +164,46 @@ def test_several_seeds_give_an_interval_over_runs(labeled: Path, whole: Path, tm
         assert evaluation["interval_over"].startswith("2 pretraining runs, each the mean of ")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_REQUEUE), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_same_command_goes_on(
-    number: int, code: int, labeled: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sbtrain import guard
-
+def stopped(labeled: Path, out: Path, patch: pytest.MonkeyPatch, number: int, step: int) -> Result:
+    """Reproduce until a signal comes in the given step of this call, counted over all runs."""
     calls, keep = [0], guard.Guard.keep
 
     def kept(self: guard.Guard, *values: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 3:  # the first step of the second run
+        if calls[0] == step:
             signal.raise_signal(number)
         return keep(self, *values)
 
-    monkeypatch.setattr(guard.Guard, "keep", kept)
+    patch.setattr(guard.Guard, "keep", kept)
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        stopped = reproduce(labeled, tmp_path)
+        return reproduce(labeled, out)
     finally:
         signal.signal(signal.SIGINT, before)
 
-    assert stopped.exit_code == code, stopped.output
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_REQUEUE), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    number: int, code: int, labeled: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = stopped(labeled, tmp_path, monkeypatch, number, step=3)  # the first of the second run
+
+    assert result.exit_code == code, result.output
     assert states(tmp_path)["autoencoder-salt-and-pepper-5-seed0"] == {"waiting"}
     assert reproduce(labeled, tmp_path).exit_code == 0
     assert numbers(tmp_path) == numbers(whole)
+
+
+def test_a_later_cell_that_an_earlier_call_made_does_not_read_as_waiting_after_a_signal(
+    labeled: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, out := tmp_path / "out")
+    shutil.rmtree(out / "tiny" / "simplenet-lab-seed0")
+
+    stopped(labeled, out, monkeypatch, signal.SIGTERM, step=1)
+
+    assert states(out) == {"simplenet-lab-seed0": {"waiting"}, "autoencoder-salt-and-pepper-5-seed0": {"done"}}
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong

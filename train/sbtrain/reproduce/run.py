@@ -74,6 +74,7 @@ class _Maker:
             skipped = cell.images is not None or cell.target != self.work.sets.base.target
             self._mark(cell, names, Part("skipped" if skipped else "failed", str(error)))
             return False
+        self.parts.update(finished_parts(self.work, cell))  # by a job elsewhere, since this call began
         try:
             worked = self._pretrain(cell, manifest)
         except FAILURES as error:
@@ -93,27 +94,26 @@ class _Maker:
         return worked and not failed
 
     def _pretrain(self, cell: Cell, manifest: Manifest) -> bool:
-        run_dir = self.work.folder / cell.name
-        done = is_pretrained(run_dir, cell, manifest)
+        done = (cell.name, PRETRAIN) in self.parts
         if not done:
+            run_dir = self.work.folder / cell.name
             request = pretrain_request(cell, manifest, run_dir, self.work.device)
             _, ended = pretrain(request, self.stop, self.say, self.progress)
             if not ended.complete:
                 raise Interrupted
-        self.parts[cell.name, PRETRAIN] = Part("done", file=f"{cell.name}/results/pretrain.json")
+            self.parts[cell.name, PRETRAIN] = _done(cell, "pretrain.json")
         return not done
 
     def _evaluate(self, cell: Cell, name: str, config: Evaluation, manifest: Manifest) -> bool:
-        run_dir = self.work.folder / cell.name
-        path = finished_result(run_dir, config, manifest)
-        done = path is not None
-        if path is None:
+        done = (cell.name, name) in self.parts
+        if not done:
+            run_dir = self.work.folder / cell.name
             self.say(f"{cell.name}, {name}")
             with only_one(run_dir):
                 runtime = set_up(self.work.device, config.precision, "exact", config.seed)
                 start = open_pretrained(run_dir, manifest.root, splits_of(config)[0], self.say)
                 path = judge(start, config, runtime, self.say, lambda: self.stop.signal is not None)
-        self.parts[cell.name, name] = Part("done", file=f"{cell.name}/results/{path.name}")
+            self.parts[cell.name, name] = _done(cell, path.name)
         return not done
 
     def _mark(self, cell: Cell, names: Sequence[str], part: Part) -> None:
@@ -143,6 +143,8 @@ def reproduce(work: Work, stop: StopRequest, say: Say, progress: Progress) -> Pa
     maker = _Maker(work, stop, say, progress)
     clock = Clock([guess(work, cell) for cell in cells])
     with only_one(work.folder):
+        for cell in cells:  # those that come late must not read as waiting where this call is stopped early
+            maker.parts.update(finished_parts(work, cell))
         for i, cell in enumerate(cells):
             say(f"cell {i + 1} of {len(cells)}: {cell.name}, {clock.left}")
             clock.begin()
@@ -166,11 +168,27 @@ def guess(work: Work, cell: Cell) -> float:
         manifest, judged = work.sets.of(cell), work.sets.judged(cell)
     except MissingShards:
         return 0.0
+    possible = [name for name, config in cell.evaluations if {*splits_of(config)} <= {*judged.splits}]
+    finished = {name for _, name in finished_parts(work, cell)}
+    return 0.0 if {PRETRAIN, *possible} <= finished else cell_seconds(cell, manifest, judged)
+
+
+def finished_parts(work: Work, cell: Cell) -> Parts:
+    """Return what of a cell is on disk, made by this call or an earlier one, here or by a job elsewhere."""
     run_dir = work.folder / cell.name
-    possible = [config for _, config in cell.evaluations if {*splits_of(config)} <= {*judged.splits}]
-    if is_pretrained(run_dir, cell, manifest) and all(finished_result(run_dir, each, judged) for each in possible):
-        return 0.0
-    return cell_seconds(cell, manifest, judged)
+    try:
+        manifest, judged = work.sets.of(cell), work.sets.judged(cell)
+    except MissingShards:
+        return {}
+    if not is_pretrained(run_dir, cell, manifest):
+        return {}
+    found = {name: finished_result(run_dir, config, judged) for name, config in cell.evaluations}
+    parts = {(cell.name, name): _done(cell, path.name) for name, path in found.items() if path}
+    return {(cell.name, PRETRAIN): _done(cell, "pretrain.json"), **parts}
+
+
+def _done(cell: Cell, result: str) -> Part:
+    return Part("done", file=f"{cell.name}/results/{result}")
 
 
 def pretrain_request(cell: Cell, manifest: Manifest, run_dir: Path, device: str) -> Request:
