@@ -16,15 +16,17 @@ help:
 	@echo "make clean   remove the environment and caches; shards in data_cache stay"
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 # The marks say what an environment holds; pyproject.toml changed means install again.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "Installing (a few minutes, torch is large) …"
 	$(PIP) install --editable '.[prep,train,report]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing (a few minutes, torch is large) …"
 	$(PIP) install --editable '.[all]'
 	@touch $@ $(VENV)/.run
 
@@ -68,6 +70,7 @@ PEERS := $(VENV)/peers
 
 $(PEERS)/.done: pyproject.toml | $(BIN)/python
 	$(PYTHON) -m venv $(PEERS)
+	@echo "Installing (a few minutes, torch is large) …"
 	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[train,peers]' pillow scikit-image
 	@touch $@
 

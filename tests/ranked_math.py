@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ranked import rank_environment
 from sbtrain.ranks import meeting
 from sbtrain.ranks import world as ranks
+from sbtrain.ranks.launch import from_environment
 from sbtrain.ranks.synced_norm import SyncedBatchNorm, synchronize
 from sbtrain.ranks.world import World
 
@@ -115,7 +116,7 @@ def on_two(work: Callable[..., dict[str, Tensor]], *arguments: Any) -> list[dict
 def _work(rank: int, port: int, told: "Queue[Any]", work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ.update(rank_environment(rank, 2, port))
     torch.set_num_threads(1)
-    world = ranks.from_environment()
+    world = from_environment()
     if work is late_on:
         meeting.PATIENCE = timedelta(seconds=1)
     with world.joined("cpu"):

@@ -28,11 +28,11 @@ DOORS = {
 LEAN = ("numba", "cv2", "simplejpeg", "joblib", "sbprep")
 #: What the trainer can do without until a command asks for it, and the one module that asks.
 TRAINER_DOORS = {
-    "h5py": {"sbtrain.evaluation.features", "sbtrain.bench.peers", "sbtrain.bench.synthetic"},
+    "h5py": {"sbtrain.evaluation.feature_file", "sbtrain.bench.peers", "sbtrain.bench.synthetic"},
     "jinja2": {"sbtrain.report.page"},
     "matplotlib": {"sbtrain.pictures.figures"},
-    "onnx": {"sbtrain.export.files"},
-    "onnxruntime": {"sbtrain.export.files"},
+    "onnx": {"sbtrain.export.formats"},
+    "onnxruntime": {"sbtrain.export.formats"},
     "scipy": {"sbtrain.evaluation.scores"},
     "sklearn": {"sbtrain.evaluation.scores"},
     "timm": {"sbtrain.networks.backbones"},

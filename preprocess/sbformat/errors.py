@@ -12,6 +12,11 @@ SplitbrainError
 A message says what was given, what was expected and what to do, with the path and the number.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SplitbrainError(Exception):
     """Root of the tree; command lines turn it into one readable message and exit code 1."""
@@ -43,3 +48,16 @@ class SourceError(SplitbrainError):
 
 class BuildError(SplitbrainError):
     """The build cannot go on: disk full, folder in use, worker died, too many rejects."""
+
+
+def suggestion(given: str, names: Iterable[str]) -> str:
+    """Return how a message goes on about a name that does not exist: by the nearest that does, and all of them.
+
+    Examples
+    --------
+    >>> "network 'simplnet'" + suggestion("simplnet", ["simplenet", "resnet18"])
+    "network 'simplnet', did you mean simplenet? There are simplenet, resnet18"
+    """
+    names = list(names)
+    close = get_close_matches(given, names, 1)
+    return (f", did you mean {close[0]}? There are" if close else ", expected one of") + f" {', '.join(names)}"

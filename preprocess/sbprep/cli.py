@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 import sbformat
-from sbformat.errors import ConfigError, SplitbrainError
+from sbformat.errors import ConfigError, SplitbrainError, suggestion
 from sbformat.manifest import MANIFEST_NAME, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
 from sbprep.__main__ import EXIT_INTERRUPTED
@@ -27,6 +27,13 @@ EXIT_DAMAGED = 3
 
 class _Commands(click.Group):
     """Turns the errors of the library into one message and an exit code."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no command {args[0]!r}{suggestion(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _terminate)
@@ -235,26 +242,31 @@ def _places(root: Path, colorspace: str | None) -> list[tuple[Path, str | None]]
 @_ROOT
 @_COLORSPACE
 @click.option("--split", type=_choice(SPLITS), help="Only this split.")
+@click.option("--all", "whole", is_flag=True, help="Channel statistics and histograms of the bins as well.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw a contact sheet into this PNG file; of several color spaces into NAME-<colorspace>.png each.",
 )
 @click.option("--images", type=click.IntRange(min=1), default=8, show_default=True, help="Images on the sheet.")
-def inspect(root: Path, colorspace: str | None, split: str | None, sheet: Path | None, images: int) -> None:
-    """Print counts, channel statistics and bins in use; draw a contact sheet."""
+def inspect(
+    root: Path, colorspace: str | None, split: str | None, whole: bool, sheet: Path | None, images: int
+) -> None:
+    """Print counts and bins in use, with --all more; draw a contact sheet."""
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"sheet {sheet}, expected a name that ends in .png: contact sheets are PNG files")
     from sbprep import inspect as inspection
 
     places = _places(root, colorspace)
     for manifest in (open_manifest(*place) for place in places):
-        click.echo(inspection.summary(manifest, split))
+        click.echo(inspection.summary(manifest, split, whole))
         if sheet is not None:
             several = len(places) > 1
             path = sheet.with_stem(f"{sheet.stem}-{manifest.colorspace}") if several else sheet
             inspection.write_sheet(manifest, split, images, path)
             click.echo(f"  contact sheet: {path}")
+    if not whole:
+        click.echo("with --all: means and deviations of the channels, histograms of the bins")
 
 
 @main.command(epilog=_example("sbprep bench --images 2000"))

@@ -27,8 +27,8 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 HISTOGRAM_COLUMNS = 50
 
 
-def summary(manifest: Manifest, split: str | None = None) -> str:
-    """Return counts, channel statistics and bins of every split (or one), as text."""
+def summary(manifest: Manifest, split: str | None = None, whole: bool = False) -> str:
+    """Return counts and bins in use of every split (or one), as text; the `whole` has channel statistics and histograms."""
     target = manifest.target
     bins = "zhang" if target.bins == "zhang" else f"{target.single} single, {target.dual} x {target.dual} dual"
     lines = [
@@ -36,7 +36,7 @@ def summary(manifest: Manifest, split: str | None = None) -> str:
         f"{target.size} x {target.size} targets, bins {bins}"
     ]
     for name in _chosen(manifest, split):
-        lines += _split_lines(manifest, name, manifest.splits[name])
+        lines += _split_lines(manifest, name, manifest.splits[name], whole)
     return "\n".join(lines)
 
 
@@ -62,7 +62,7 @@ def _chosen(manifest: Manifest, split: str | None) -> list[str]:
     return [name for name in SPLITS if name in manifest.splits and split in (None, name)]
 
 
-def _split_lines(manifest: Manifest, name: str, split: SplitManifest) -> list[str]:
+def _split_lines(manifest: Manifest, name: str, split: SplitManifest, whole: bool) -> list[str]:
     statistics = split.statistics
     size = sum(shard.bytes for shard in split.shards)
     labels = {None: "no labels", "class": "classes", "attribute": "attributes"}[split.label_kind]
@@ -71,6 +71,17 @@ def _split_lines(manifest: Manifest, name: str, split: SplitManifest) -> list[st
     lines = [f"{name}: {split.images:,} images in {shards}, {size / 1e6:,.1f} MB, {count}{labels}"]
     for code, rejected in split.rejected.items():
         lines.append(f"  rejected {code}: {rejected:,}")
+    return lines + (_statistics_lines(manifest, statistics) if whole else [_bins_line(statistics)])
+
+
+def _bins_line(statistics: dict[str, Any]) -> str:
+    counts = {name: statistics[f"{name}_counts"] for name in ("target_single", "target_dual")}
+    used = (f"{name} {sum(map(bool, each))} of {len(each)}" for name, each in counts.items())
+    return f"  bins in use: {', '.join(used)}"
+
+
+def _statistics_lines(manifest: Manifest, statistics: dict[str, Any]) -> list[str]:
+    lines = []
     for c, channel in enumerate(CHANNELS[manifest.colorspace]):
         line = f"  {channel}: stored mean {statistics['mean'][c]:6.2f}, std {statistics['std'][c]:6.2f} of 0…255"
         if manifest.colorspace == "rescaled_lab":

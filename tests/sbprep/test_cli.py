@@ -54,7 +54,7 @@ OPTIONS = {
         "--val",
         "--workers",
     },
-    "inspect": {"--colorspace", "--images", "--sheet", "--split"},
+    "inspect": {"--all", "--colorspace", "--images", "--sheet", "--split"},
     "merge": set(),
     "verify": {"--colorspace", "--repair", "--workers"},
 }
@@ -147,6 +147,19 @@ def test_the_example_of_inspect_runs(photos: Path) -> None:
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_folder_holds_fits_a_screen_unless_all_is_asked_for(photos: Path) -> None:
+    small_build(photos, Path("data_cache"), "rgb", "lab", "rescaled_lab")
+    short, whole = run("inspect"), run("inspect", "--all")
+
+    assert short.exit_code == whole.exit_code == 0
+    assert len(short.output.splitlines()) <= 25
+    assert "bins in use: target_single" in short.output
+    assert "with --all: " in short.output
+    assert "perplexity" not in short.output
+    assert "perplexity" in whole.output
+    assert "stored mean" in whole.output
+
+
 def test_the_example_of_bench_is_understood() -> None:
     arguments = example("bench")  # running it takes half a minute: see test_bench.py
     context = main.commands[arguments[0]].make_context(arguments[0], arguments[1:])
@@ -166,7 +179,7 @@ def test_the_example_of_bench_is_understood() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("biuld", "No such command 'biuld'"),
+        ("biuld", "no command 'biuld', did you mean build? There are build, merge, verify, inspect, bench"),
         ("build --colorspaces lab", "Did you mean '?--colorspace'?"),
         ("build --colorspace lap", "'lap' is not one of 'rgb', 'lab', 'rescaled_lab'"),
         ("build", "Missing option '--colorspace'"),

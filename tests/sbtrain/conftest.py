@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from labeled_sets import labeled_shards
 from runs import command, small_shards
 from sbformat.manifest import Manifest, open_manifest
 from sbtrain.cli import main
@@ -41,6 +42,12 @@ def rescaled(shards: Path) -> Manifest:
 def own_shards(shards: Path, tmp_path: Path) -> Path:
     """Return a copy of the lab shards that the test may change."""
     return shutil.copytree(shards / "lab", tmp_path / "own" / "lab").parent
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images of three classes to learn from (train), 12 to report (val). Not to be changed."""
+    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,12 @@ def test_a_vit_takes_two_resolutions() -> None:
     assert all(backbone(torch.zeros(2, 3, size, size, device="meta")).shape == (2, 384) for size in (64, 32))
 
 
+@pytest.mark.parametrize(("name", "size"), [("timm:pvt_v2_b0", 96), ("pit_ti", 40)])
+def test_patches_that_overlap_need_no_multiple_of_their_size(name: str, size: int) -> None:
+    """Those of 7 x 7 every 4 pixels with a margin, and of 16 x 16 every 8 without: nothing is left unseen."""
+    assert on_meta(name, size).width == 256
+
+
 def test_nothing_random_is_drawn_beside_the_weights() -> None:
     """So a network's weights are a function of the seed alone, whatever images it will see."""
     torch.manual_seed(0)
@@ -124,6 +130,9 @@ def test_nothing_random_is_drawn_beside_the_weights() -> None:
         ("half:simplenet", (32,), r"half:simplenet cannot take images of 32 x 32 \(.*Kernel size"),
         ("pit_ti", (96, 48), r"cannot take images of 96 x 96 and 48 x 48 \(it is built for one size\)"),
         ("vit_small", (40,), r"cannot take images of 40 x 40 \(it sees patches of 16 x 16, whole ones\)"),
+        ("timm:mixer_s16_224", (96, 48), r"network timm:mixer_s16_224 cannot take .*built for one size"),
+        ("timm:gcvit_xxtiny", (8,), r"timm:gcvit_xxtiny cannot take images of 8 x 8 \(.*division by zero"),
+        ("timm:halonet26t", (96,), r"cannot take images of 96 x 96 \(its layers do not fit\)"),
         ("timm:resnt50", (32,), "timm .* has no such model, did you mean resnet50"),
         ("timm:hf-hub:someone/resnet18", (32,), "has no such model"),
         ("resnet19", (32,), "network 'resnet19', did you mean resnet18"),

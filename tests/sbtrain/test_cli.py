@@ -40,6 +40,20 @@ def test_short_help_works_everywhere_and_ends_with_an_example(name: str) -> None
     assert name in invoke("-h").output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pretrian"], "no command 'pretrian', did you mean pretrain? There are pretrain, "),
+        (["zzz"], "no command 'zzz', expected one of pretrain, "),
+    ],
+)
+def test_a_command_that_is_none_gets_the_nearest_one(arguments: list[str], said: str) -> None:
+    result = invoke(*arguments)
+
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
 def test_help_does_not_load_torch() -> None:
     code = "import sys; from sbtrain.cli import main; main(['-h'], standalone_mode=False); sys.exit('torch' in sys.modules)"
 
@@ -117,6 +131,12 @@ def test_without_run_dir_the_folder_is_named_after_the_run(
         (("--preset", "modern/simplnet"), 2, "did you mean modern/simplenet?"),
         (("--epoch", "3"), 2, "--epochs"),
         (("--network", "simplnet"), 2, "did you mean simplenet?"),
+        (("--method", "simsiam", "--network", "vit_smal"), 2, "did you mean vit_small?"),
+        (
+            ("--method", "simsiam", "--network", "resnet18", "--augmentation", "simsiam_cifr"),
+            2,
+            "did you mean simsiam_cifar?",
+        ),
         (("--epochs", "0"), 2, "epochs 0, expected more than 0"),
         (("--method", "denoising"), 2, "network 'simplenet' of the denoising method"),
         (("--shuffle", "random"), 2, "expected exact or window=K"),

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+import signal
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from labeled_sets import labeled_shards
-from runs import CPU, command
+from runs import CPU, command, litter, run_apart
 from sbformat.errors import ConfigError
 from sbformat.manifest import open_manifest
 from sbtrain.cli import main
@@ -22,17 +23,12 @@ from sbtrain.evaluation.cluster_cli import FIELD_HELP
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.labeled import Labeled, blocks
 from sbtrain.evaluation.pretrained import open_pretrained
+from sbtrain.runtime import EXIT_REQUEUE
 
 SELF_CLASSIFIER = (
     "--method", "self_classifier", "--network", "half:simplenet", "--augmentation", "simsiam_cifar", "--head", "16",
     "--classes", "3,4", "--epochs", "1", "--split", "train",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes to learn from, 12 to report. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +40,12 @@ def own_classes(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+def arguments(run_dir: Path, shards: Path, *more: str) -> list[str]:
+    return ["cluster", "--run", str(run_dir), "--shards", str(shards), "--split", "val", "--device", "cpu", *more]
+
+
 def invoke(run_dir: Path, shards: Path, *more: str) -> Result:
-    arguments = ["cluster", "--run", str(run_dir), "--shards", str(shards), "--split", "val", "--device", "cpu", *more]
-    return CliRunner().invoke(main, arguments)
+    return CliRunner().invoke(main, arguments(run_dir, shards, *more))
 
 
 def found(run_dir: Path) -> list[dict[str, Any]]:
@@ -184,6 +183,37 @@ def test_new_weights_stand_beside(few: Path, own_classes: Path) -> None:
     assert rows[2:] == ["pretrained", "new weights"]
 
 
+# ------------------------------------------------------------------------------------------------------------ stopping
+
+
+def numbers(run_dir: Path) -> list[dict[str, Any]]:
+    """Every result without what depends on the clock."""
+    results = found(run_dir)
+    for fit in (fit for result in results for fit in result["fits"]):
+        del fit["seconds"]
+    return results
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kept"), [(signal.SIGTERM, EXIT_REQUEUE, 2), (signal.SIGINT, 130, 2), (signal.SIGKILL, -9, 1)]
+)
+def test_a_stop_keeps_finished_starts_and_the_same_command_does_the_rest(
+    number: signal.Signals, code: int, kept: int, few: Path, own_run: Path, tmp_path: Path
+) -> None:
+    """Between two starts of k-means too, which look at no image. The signal comes as the second one's file is written."""
+    whole = shutil.copytree(own_run, tmp_path / "whole")
+    assert invoke(whole, few, "--draws", "3").exit_code == 0
+
+    assert run_apart(arguments(own_run, few, "--draws", "3"), ("fsync", 2), number) == code
+
+    assert [len(result["fits"]) for result in found(own_run)] == [kept]
+    again = invoke(own_run, few, "--draws", "3")
+    assert again.exit_code == 0, again.output
+    assert f"{3 - kept} of {3 - kept}:" in again.output
+    assert numbers(own_run) == numbers(whole)
+    assert litter(own_run) == []
+
+
 # ------------------------------------------------------------------------------------------------------ what it refuses
 
 
@@ -200,6 +230,7 @@ def test_every_field_of_the_config_has_an_option_with_help() -> None:
         (("--method", "classifier"), 2, "has no classes of its own: only self_classifier has. Use --method kmeans"),
         (("--split", "test"), 1, "has splits train, val, no test"),
         (("--learn-split", "test"), 1, "has splits train, val, no test"),
+        (("--learn-split", "val"), 2, "learn_split and split are both val: reported images would be what centers"),
         (("--clusters", "1"), 2, "clusters 1, expected 2 or more, or 0"),
         (("--clusters", "25"), 2, "25 clusters of 24 images"),
         (("--layer", "conv9"), 2, "layer 'conv9', this run's network has"),

@@ -148,7 +148,7 @@ def test_a_split_that_is_not_there_is_named(shards: Path, tmp_path: Path) -> Non
     result = invoke("--shards", shards, "--out", tmp_path / "out", "--split", "test")
 
     assert result.exit_code == 1
-    assert ", no test. Use --split" in result.output
+    assert ", no test. Use one of them" in result.output
 
 
 def test_statistics_of_other_bins_are_refused(shards: Path, tmp_path: Path) -> None:

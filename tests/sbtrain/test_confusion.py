@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from labeled_sets import labeled_shards, results
+from labeled_sets import results
 from sbtrain.evaluation.confusion import PAIRS, WHOLE, Confusion
 
 CPU = torch.device("cpu")
@@ -17,11 +16,6 @@ def counted(names: list[str], predicted: list[int], labels: list[int]) -> Confus
     confusion = Confusion(names, CPU)
     confusion.add(torch.tensor(predicted), torch.tensor(labels))
     return confusion
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 def test_counts_are_by_true_and_predicted_class() -> None:

@@ -20,7 +20,7 @@ from sbformat.shard import open_shard
 from sbtrain.batch import Batch
 from sbtrain.cli import main
 from sbtrain.evaluation.pretrained import open_pretrained
-from sbtrain.export import files as exporting
+from sbtrain.export import formats as exporting
 from sbtrain.export.files import load_encoder
 from sbtrain.tensor_files import load_tensors
 

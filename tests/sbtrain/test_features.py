@@ -13,7 +13,6 @@ import torch
 from click.testing import CliRunner, Result
 
 from builds import rows
-from labeled_sets import labeled_shards
 from runs import CPU, litter, run_apart
 from sbformat.manifest import open_manifest
 from sbtrain.cli import main
@@ -24,12 +23,6 @@ from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.evaluation.labeled import Labeled
 from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.methods.supervised import Encoder
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes in train, 12 in val. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 def command(run_dir: Path, shards: Path, *more: str) -> list[str]:

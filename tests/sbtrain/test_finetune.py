@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from builds import CLASSES
-from labeled_sets import SMALL, labeled_shards, numbers, results
+from labeled_sets import SMALL, numbers, results
 from runs import CPU, command
 from sbformat.manifest import Manifest, open_manifest
 from sbformat.schema import TargetSpec
@@ -31,12 +31,6 @@ from sbtrain.methods.supervised import Classifier, Encoder, Supervised
 from sbtrain.reproduce.record import _interval_over, _over
 from sbtrain.reproduce.scores import fits_of
 from sbtrain.runtime import RunError
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes to learn from, 12 to report. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +205,7 @@ def test_more_draws_go_into_the_same_file(few: Path, own_run: Path) -> None:
 
     after = results(own_run, few, said, freeze=True, draws=2)
 
-    assert len(said) == 2
+    assert sum(line.endswith(" s") for line in said) == 2
     assert [fit for fit in after.to_json()["fits"] if fit["draw"] == 0] == before
     assert len(list((own_run / "results").glob("finetune-*"))) == 1
 

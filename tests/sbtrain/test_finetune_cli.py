@@ -19,15 +19,11 @@ from runs import litter, run_apart
 from sbformat.manifest import json_digest
 from sbformat.schema import TargetSpec
 from sbtrain.cli import main
+from sbtrain.evaluation.command import interruptible
 from sbtrain.evaluation.finetune_cli import FIELD_HELP
 from sbtrain.evaluation.finetune_config import FinetuneConfig
+from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.runtime import EXIT_REQUEUE, only_one
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes to learn from, 12 to report. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 @pytest.fixture
@@ -303,3 +299,41 @@ def test_a_full_disk_keeps_finished_fits(few: Path, own_run: Path) -> None:
 
     assert [len(fits) for fits in found(own_run).values()] == [2]
     assert litter(own_run) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "meant"),
+    [("--preset", "simsiam-liner", "simsiam-linear"), ("--augmentation", "crop_filp", "crop_flip")],
+)
+def test_a_misspelled_value_gets_the_nearest_one(option: str, value: str, meant: str, tmp_path: Path) -> None:
+    result = invoke("finetune", "--run", str(tmp_path), option, value)
+
+    assert result.exit_code == 2
+    assert f"'{value}', did you mean {meant}? There are " in " ".join(result.output.split())
+
+
+def test_features_that_are_computed_are_said_once_with_their_images(few: Path, own_run: Path) -> None:
+    result = invoke(*command(own_run, few, "--samples-per-class", "all"))
+
+    assert result.output.count("computing features") == 1
+    assert "computing features of 36 images, once" in result.output
+
+
+@pytest.mark.parametrize(
+    ("fits", "said"), [(0, "Stopped before anything new was finished: the same command goes on"), (1, "Stopped: saved")]
+)
+def test_a_stop_says_that_fits_are_saved_where_there_are_some(
+    fits: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "earlier.json").write_text("{}")
+
+    def work() -> None:
+        for fit in range(fits):
+            (tmp_path / "results" / f"{fit}.json").write_text("{}")
+        raise Interrupted
+
+    with pytest.raises(SystemExit), interruptible("Stopped: saved", tmp_path):
+        work()
+
+    assert capsys.readouterr().err.splitlines() == [said]

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from sbtrain.data import Batch, Loader
 from sbtrain.loop import Ended, Habits, train
 from sbtrain.methods import Method
 from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
-from sbtrain.progress import ProgressPrinter, progress_text
+from sbtrain.progress import ProgressPrinter, bytes_text, progress_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import gradient_norm
 from sbtrain.tensor_files import load_tensors
@@ -329,6 +330,23 @@ def test_nobody_watching_gets_a_line_every_few_seconds(capsys: pytest.CaptureFix
         printer.show(_line(step))
 
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_time_left_is_told_when_the_first_steps_are_past(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, *(second for second in (11.0, 22.0, 33.0) for _ in range(2))])
+    monkeypatch.setattr("sbtrain.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    printer = ProgressPrinter()
+    for step in (1, 2, 3):
+        printer.show(_line(step))
+
+    assert ["left" in line for line in capsys.readouterr().err.splitlines()] == [False, False, True]
+
+
+@pytest.mark.parametrize(("count", "text"), [(31_000, "31 kB"), (1e6, "1 MB"), (14.2e9, "14.2 GB")])
+def test_bytes_are_told_in_units_of_their_size(count: float, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_speed_is_of_the_steps_since_the_last_line(lab: Manifest) -> None:

@@ -12,7 +12,8 @@ from sbformat.manifest import Manifest
 from sbtrain.config import PretrainConfig
 from sbtrain.dry_run import Estimates, dry_run, sentences
 from sbtrain.loop import Habits
-from sbtrain.pretrain import Request, copies
+from sbtrain.prepare import Request
+from sbtrain.pretrain import copies
 from sbtrain.progress import ProgressPrinter
 from sbtrain.runtime import StopRequest
 

@@ -11,7 +11,6 @@ import torch
 from click.testing import CliRunner, Result
 from sklearn.neighbors import KNeighborsClassifier
 
-from labeled_sets import labeled_shards
 from runs import CPU, command, lines, outcome, run_apart, small_parts
 from sbformat.manifest import Manifest, open_manifest
 from sbtrain.cli import main
@@ -22,12 +21,6 @@ from sbtrain.methods import Method
 from sbtrain.methods.supervised import Encoder
 from sbtrain.metrics import Line
 from sbtrain.monitor import KnnLook, Monitor, MonitorConfig
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes in train, 12 in val. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 @pytest.fixture(scope="module")

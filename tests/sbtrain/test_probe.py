@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from labeled_sets import labeled_shards
 from runs import CPU, litter, run_apart
 from runs import command as pretrain
 from sbformat.manifest import Manifest, open_manifest
@@ -31,12 +30,6 @@ from sbtrain.optim import learning_rate
 from sbtrain.runtime import EXIT_REQUEUE, only_one
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "logits"]
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of three classes to learn from, 12 to report. Not to be changed."""
-    return labeled_shards(tmp_path_factory.mktemp("few") / "shards")
 
 
 def command(run_dir: Path, shards: Path, *more: str) -> list[str]:
@@ -187,7 +180,7 @@ def test_intervals_are_of_the_draws() -> None:
     layer = Layer(tuple(LayerFit(draw=i, top1=t, neighbors=(v,), **common) for i, (t, v) in enumerate(zip((0.2, 0.4), votes, strict=True))))  # fmt: skip
 
     assert layer.top1.text() == "30.00 ± 127.06"
-    assert layer.neighbors(Vote(1)).text() == "60.00 ± 127.06"
+    assert layer.neighbors(Vote(1)).top1.text() == "60.00 ± 127.06"
 
 
 def test_separable_features_are_told_apart(few: Path, own_run: Path) -> None:
@@ -307,3 +300,10 @@ def test_a_stop_keeps_finished_layers_and_the_same_command_does_the_rest(
     assert invoke(*command(own_run, few)).exit_code == 0
     assert found(own_run) == found(whole)
     assert litter(own_run) == []
+
+
+def test_features_that_are_computed_are_said_once_with_their_images(few: Path, own_run: Path) -> None:
+    result = invoke(*command(own_run, few))
+
+    assert result.output.count("computing features") == 1
+    assert "computing features of 36 images, for every layer" in result.output

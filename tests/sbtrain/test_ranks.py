@@ -17,7 +17,8 @@ from ranked import losses, plain, rank_environment, run_ranks
 from runs import checkpoints, litter, outcome
 from sbformat.errors import ConfigError
 from sbtrain.cli import main
-from sbtrain.ranks.world import ALONE, World, from_environment
+from sbtrain.ranks.launch import from_environment
+from sbtrain.ranks.world import ALONE, World
 from sbtrain.runtime import EXIT_REQUEUE
 
 RANKED = Path(__file__).parents[1] / "ranked.py"

@@ -86,7 +86,7 @@ def test_our_number_stands_beside_the_published_one_of_its_kind(full: Path, tmp_
     ours, half = 100 * shot["mean"], 100 * shot["ci95"]
     difference = f"{ours - 10.93:+.2f} ± {half:.2f}".replace("-", "−")
     assert (
-        f"SimpleNet Lab full output maps, frozen; 2 draws 2 {ours:.2f} ± {half:.2f} 10.93 {difference} other data, other protocol"
+        f"SimpleNet Lab full last layer, frozen; 2 draws 2 {ours:.2f} ± {half:.2f} 10.93 {difference} other data, other protocol"
         in text
     )
 
@@ -235,6 +235,54 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(own_run: Path, tmp_path: Pat
     assert "run – not fine-tuned 10.93" in section(page, "published")
     assert "there is no few-shot curve" in section(page, "few-shot")
     assert "No run has been probed" in section(page, "layers")
+
+
+def test_a_page_without_anything_to_compare_begins_with_what_there_is(
+    own_run: Path, lean: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_run / "results")
+
+    _, unfinished, _ = report(own_run, out=tmp_path / "page.html")
+    _, compared, _ = report(lean, own_run, out=tmp_path / "page.html")
+
+    assert re.findall(r'labelledby="(\w+)', unfinished)[:4] == ["training", "speed", "provenance", "published"]
+    assert re.findall(r'labelledby="(\w+)', compared)[0] == "published"
+
+
+def test_a_curve_of_one_point_is_a_dot_and_says_so(own_run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(own_run / "results")
+    first = (own_run / "metrics.jsonl").read_text().splitlines()[0]
+    _, curves, _ = report(own_run, out=tmp_path / "page.html")
+    (own_run / "metrics.jsonl").write_text(f"{first}\n")
+
+    _, dots, _ = report(own_run, out=tmp_path / "page.html")
+
+    assert f"run: loss; one point, step {json.loads(first)['step']}" in section(dots, "training")
+    assert "one point" not in section(curves, "training")
+
+
+@pytest.mark.parametrize("name", ["report/simsiam-noise-resnet18", "report/simsiam-cifar10-resnet18"])
+def test_a_run_on_noise_stands_at_the_published_line_of_random_images(name: str, lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18-report")
+    edit(lean / "config.json", preset=name)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    lines = {line: line in text for line in ("pretrained on CIFAR-10 full", "pretrained on random images full")}
+    assert list(lines.values()) == ["noise" not in name, "noise" in name]
+    assert ("ResNet-18, STL-10, 100 epochs no run" in text) == ("noise" in name)
+
+
+def test_a_damaged_result_is_said_where_its_confusion_would_stand(lean: Path, tmp_path: Path) -> None:
+    path = finetuned(lean)
+    path.write_text("{")
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    said = f"full: {path.name} is damaged: see notes. Move it away: the same sbtrain finetune command makes it again."
+    assert said in section(page, "confusion")
+    assert "none has been fine-tuned" not in section(page, "confusion")
 
 
 @pytest.mark.parametrize(
@@ -446,7 +494,7 @@ def test_the_example_of_the_help_works(lean: Path, tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert (tmp_path / "sub" / "report.html").exists()
-    assert "1 run, " in result.stdout
+    assert re.search(r"1 run, [1-9]\d* [kM]B, ", result.stdout)
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "file"])
@@ -629,7 +677,7 @@ def test_results_from_scratch_stand_at_the_lines_without_pretraining(lean: Path,
     _, page, _ = report(lean, out=tmp_path / "page.html")
 
     text = section(page, "published")
-    assert "no pretraining full output maps, end to end; one draw all not measured 75.68 – 50.00 75.23 −25.23" in text
+    assert "no pretraining full last layer, end to end; one draw all not measured 75.68 – 50.00 75.23 −25.23" in text
     assert "pretrained on random images no run" in text
     assert "RUC" not in text  # a clustering, of another method
 

@@ -20,7 +20,7 @@ from sbformat.manifest import Manifest
 from sbtrain.checkpoint import MANIFEST, _digest
 from sbtrain.cli import main
 from sbtrain.data import Loader, MappedResidence, Order, SplitReader
-from sbtrain.runtime import EXIT_REQUEUE, only_one
+from sbtrain.runtime import EXIT_REQUEUE, STOPPING, StopRequest, only_one
 
 _DRAW = random.Random(5)
 KILLS = [("step", _DRAW.randrange(12)) for _ in range(10)] + [("fsync", n) for n in _DRAW.sample(range(1, 35), 10)]
@@ -97,6 +97,22 @@ def test_a_dry_run_ends_at_once(number: signal.Signals, shards: Path, tmp_path: 
 
     assert run_apart(arguments, ("step", 1), number) == 130
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "rank", "said"),
+    [(signal.SIGINT, "0", f"{STOPPING}\n"), (signal.SIGINT, "1", ""), (signal.SIGTERM, "0", "")],
+)
+def test_the_first_ctrl_c_is_answered_at_once_by_the_first_rank(
+    number: signal.Signals, rank: str, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+
+    with StopRequest().listening() as stop:
+        signal.raise_signal(number)
+
+    assert stop.signal == number
+    assert capfd.readouterr().err == said
 
 
 def test_a_second_ctrl_c_ends_at_once(shards: Path, undisturbed: Path, tmp_path: Path) -> None:

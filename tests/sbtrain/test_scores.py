@@ -1,10 +1,13 @@
 """Maps by scikit-learn: the same for the same seed, and neighbors stay neighbors."""
 
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from sbformat.errors import ConfigError
-from sbtrain.evaluation.scores import LEAST, tsne
+from sbtrain.evaluation.scores import LEAST, kmeans, matched_accuracy, tsne
 
 
 def clusters(n: int) -> np.ndarray:
@@ -37,3 +40,19 @@ def test_features_of_any_scale_have_a_map() -> None:
 def test_too_few_images_for_a_map_are_refused() -> None:
     with pytest.raises(ConfigError, match=f"{LEAST - 1} images, expected {LEAST} or more"):
         tsne(np.zeros((LEAST - 1, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tsne(clusters(12)),
+        lambda: kmeans(clusters(2), clusters(2), 2, 0),
+        lambda: matched_accuracy(np.eye(2, dtype=np.int64)),
+    ],
+)
+def test_without_scikit_learn_the_extra_is_named(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sklearn", "sklearn.cluster", "sklearn.manifold"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(ConfigError, match=r"Install it: pip install 'splitbrain\[report\]'"):
+        call()

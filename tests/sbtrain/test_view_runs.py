@@ -15,7 +15,8 @@ from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
 from sbtrain.methods import SelfClassifier
 from sbtrain.methods.supervised import Encoder
-from sbtrain.pretrain import Request, default_name
+from sbtrain.prepare import Request
+from sbtrain.pretrain import default_name
 from sbtrain.step import Step
 
 SIMSIAM = (
@@ -47,6 +48,30 @@ def test_a_stopped_run_goes_on_to_the_same_bits(method: tuple[str, ...], shards:
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     logged = lines(tmp_path / "whole")[-1]
     assert {"feature_std", "class_entropy"} & set(logged)
+
+
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [
+        ("simsiam", "resnet18-cifar"), ("self_classifier", "efficientnet_b0"), ("simsiam", "pit_ti"),
+        ("self_classifier", "timm:vit_tiny_patch16_224"),
+    ],
+)  # fmt: skip
+def test_a_stopped_run_of_another_backbone_goes_on_to_the_same_bits(
+    method: str, network: str, shards: Path, tmp_path: Path
+) -> None:
+    """Four images a step at 32 pixels, two steps an epoch: what these networks keep beside their weights counts alone."""
+    short = ("--method", method, "--network", network, "--augmentation", "simsiam_cifar", "--view-size", "32",
+             "--optimizer", "sgd", "--momentum", "0", "--batch-size", "4", "--limit", "8", "--checkpoint-every", "99",
+             *{"simsiam": ("--projector", "report"), "self_classifier": ("--head", "16", "--classes", "4")}[method])  # fmt: skip
+    whole, parts = (command(shards / "rgb", tmp_path / name, *short) for name in ("whole", "parts"))
+    result = invoke(*whole)
+    assert result.exit_code == 0, result.output
+    assert invoke(*parts, "--stop-after", "1").exit_code == 0
+
+    assert invoke(*parts).exit_code == 0
+
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
 def test_two_ranks_are_one_batch_of_self_classifier(shards: Path, tmp_path: Path) -> None:

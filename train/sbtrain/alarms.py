@@ -67,6 +67,8 @@ class Signs:
     classes: int = 0
     information: float = 0.0
     """Nats that the probabilities of classes say of the image."""
+    flat_loss: float | None = None
+    """See `Seen`."""
 
     def values(self) -> dict[str, float | None]:
         """Return those that a line of metrics.jsonl has."""
@@ -164,6 +166,7 @@ def read_signs(seen: Seen) -> Signs | None:
         used=len(torch.unique(logits.argmax(1))),
         classes=C,
         information=information(logits),
+        flat_loss=math.log(C) if seen.flat_loss is None else seen.flat_loss,
     )
 
 
@@ -179,10 +182,10 @@ def judge(signs: Signs, loss: float | None) -> list[Alarm]:
     if signs.usage is not None and signs.usage < LEAST_USAGE:
         text = f"{signs.used} of {signs.classes} classes in use, entropy {signs.usage:.2f} of 1"
         found.append(Alarm("classes", f"collapse: {text}, expected {LEAST_USAGE} or more"))
-    if loss is not None and signs.classes and signs.information < LEAST_INFORMATION:
-        goal = math.log(signs.classes)
+    goal = signs.flat_loss
+    if loss is not None and goal is not None and signs.information < LEAST_INFORMATION:
         if abs(loss / goal - 1) < NEAR_LN_C:
-            text = f"loss {loss:.4f} stays at ln {signs.classes} = {goal:.4f}"
+            text = f"loss {loss:.4f} stays at ln C = {goal:.4f}"
             found.append(Alarm("loss", f"collapse: {text}: every image has the same probabilities"))
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import sbformat
-from sbformat.errors import ConfigError, SplitbrainError
+from sbformat.errors import ConfigError, SplitbrainError, suggestion
 from sbtrain.__main__ import EXIT_INTERRUPTED
 
 #: Command -> (module, its click command, help in the list). Loaded when called: torch takes a second or two.
@@ -56,6 +56,13 @@ class _Commands(click.Group):
         module, name, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no command {args[0]!r}{suggestion(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

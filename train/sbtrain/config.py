@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sbformat.errors import ConfigError
+from sbformat.errors import ConfigError, suggestion
 from sbtrain.augment.views import RECIPES
 from sbtrain.corrupt import Noise
 from sbtrain.inputs import Input, Normalize
@@ -157,13 +156,13 @@ class PretrainConfig:
         if self.method in AUGMENTATION:
             check_name(self.network)
         elif self.method == "split_brain" and self.network not in HALVES:
-            raise ConfigError(f"network {self.network!r}{_suggestion(self.network, HALVES)}")
+            raise ConfigError(f"network {self.network!r}{suggestion(self.network, HALVES)}")
         elif self.method == "denoising" and self.network.removesuffix("-bn") not in WIDTHS:
-            raise ConfigError(f"network {self.network!r} of the denoising method{_suggestion(self.network, WIDTHS)}")
+            raise ConfigError(f"network {self.network!r} of the denoising method{suggestion(self.network, WIDTHS)}")
 
     def _check_views(self) -> None:
         if self.augmentation and self.augmentation not in RECIPES:
-            raise ConfigError(f"augmentation {self.augmentation!r}{_suggestion(self.augmentation, RECIPES)}")
+            raise ConfigError(f"augmentation {self.augmentation!r}{suggestion(self.augmentation, RECIPES)}")
         head_widths(self.head)
         C, images = class_counts(self.classes)[0], self.batch_size // self.accumulate
         if self.method == "self_classifier" and images < C:
@@ -195,7 +194,7 @@ class PretrainConfig:
         known = [field.name for field in fields(cls)]
         for name in data:
             if name not in known:
-                raise ConfigError(f"field {name!r}{_suggestion(name, known)}")
+                raise ConfigError(f"field {name!r}{suggestion(name, known)}")
         return cls(**data)
 
 
@@ -233,7 +232,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
                 "sbtrain finetune --from-scratch"
             )
         if value not in get_args(hint):
-            raise ConfigError(f"{name} {value!r}{_suggestion(str(value), get_args(hint))}")
+            raise ConfigError(f"{name} {value!r}{suggestion(str(value), get_args(hint))}")
     elif hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} {value!r}, expected a number")
@@ -256,9 +255,3 @@ def check_number(name: str, value: Any) -> None:
         raise ConfigError(f"{name} {value}, expected less than 2^63")
     if name == "seed" and value < 0:
         raise ConfigError(f"{name} {value}, expected 0 or more")
-
-
-def _suggestion(given: str, names: Iterable[str]) -> str:
-    names = list(names)
-    close = get_close_matches(given, names, 1)
-    return (f", did you mean {close[0]}? There are" if close else ", expected one of") + f" {', '.join(names)}"

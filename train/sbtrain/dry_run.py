@@ -19,7 +19,8 @@ from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
 from sbtrain.loop import Progress, train
 from sbtrain.methods import Method
-from sbtrain.pretrain import Parts, Request, copies, describe, prepare, verify
+from sbtrain.prepare import Parts, Request, prepare
+from sbtrain.pretrain import copies, describe, verify
 from sbtrain.progress import bytes_text, duration_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import Step

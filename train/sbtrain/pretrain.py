@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +14,23 @@ import torch
 
 import sbformat
 from sbformat.errors import ConfigError
-from sbformat.manifest import Manifest, json_digest, open_manifest, prepared_colorspaces
-from sbformat.schema import Colorspace
+from sbformat.manifest import Manifest, json_digest
 from sbtrain import checkpoint
-from sbtrain.build import build_loader, build_method, count_flops, open_split
+from sbtrain.build import build_loader
 from sbtrain.config import PretrainConfig
-from sbtrain.data import Cache, Loader, SplitReader
-from sbtrain.flops import peak_flops
-from sbtrain.graphs import refuse
+from sbtrain.data import Loader, SplitReader
 from sbtrain.loop import Ended, Habits, Progress, train
 from sbtrain.methods import Method
 from sbtrain.monitor import build_monitor
 from sbtrain.networks import parameter_count
 from sbtrain.optim import MOMENTS
+from sbtrain.prepare import Parts, Request, prepare
 from sbtrain.progress import NoProgress, bytes_text
-from sbtrain.ranks.world import ALONE, World, from_environment
-from sbtrain.residence import nearest
-from sbtrain.run_folder import CONFIG_NAME, data_record, open_run, read_run, write_result
-from sbtrain.runtime import RunError, Runtime, StopRequest, only_one, set_up
+from sbtrain.ranks.launch import from_environment
+from sbtrain.ranks.world import World
+from sbtrain.run_folder import data_record, open_run, read_run, write_result
+from sbtrain.runtime import RunError, Runtime, StopRequest, only_one
 from sbtrain.stage import Stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a call of ``sbtrain pretrain`` asks for."""
-
-    config: PretrainConfig
-    shards: Path
-    colorspace: str | None = None
-    preset: str | None = None
-    run_dir: Path | None = None
-    device: str = "auto"
-    cache: Cache = "auto"
-    stage: Path | None = None
-    verify: bool = False
-    habits: Habits = field(default_factory=Habits)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of, before it has a folder."""
-
-    manifest: Manifest
-    runtime: Runtime
-    method: Method
-    reader: SplitReader
-    cache: Cache
-    """Where the images will wait; not ``auto``."""
-    flops: tuple[float | None, float | None]
 
 
 def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], progress: Progress) -> tuple[Path, Ended]:
@@ -234,39 +203,6 @@ def summarize(run_dir: Path, ended: Ended, request: Request, parts: Parts) -> di
         "checkpoint": newest.path.name,
         "model_sha256": files["model.safetensors"]["sha256"],
     }
-
-
-def prepare(request: Request, world: World = ALONE) -> Parts:
-    """Open the shards, set torch up and build the method.
-
-    Raises
-    ------
-    SplitbrainError
-        Shards or options do not allow it.
-    """
-    manifest = open_manifest(request.shards, request.colorspace or _colorspace_of(request))
-    config = request.config
-    if config.split not in manifest.splits:
-        raise RunError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {config.split}. Use --split")
-    runtime = replace(set_up(world.device(request.device), config.precision, config.mode, config.seed), world=world)
-    if request.habits.graphs:
-        refuse(config, runtime)
-    method = build_method(config, manifest)
-    reader = open_split(config, manifest, method)
-    # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
-    flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
-    cache = nearest(reader, runtime.device, world.local_size) if request.cache == "auto" else request.cache
-    return Parts(manifest, runtime, method, reader, cache, (flops, peak_flops(runtime.name, runtime.dtype)))
-
-
-def _colorspace_of(request: Request) -> Colorspace | None:
-    """Return that of the run to go on with, where the shards have been joined by others since."""
-    if request.run_dir is None or len(prepared_colorspaces(request.shards)) < 2:
-        return None
-    if not (request.run_dir / CONFIG_NAME).exists():
-        return None
-    colorspace: Colorspace = read_run(request.run_dir)["data"]["colorspace"]
-    return colorspace
 
 
 def copies(habits: Habits) -> int:

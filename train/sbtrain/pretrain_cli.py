@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from sbformat.errors import ConfigError
-from sbformat.schema import COLORSPACES, SPLITS
+from sbformat.schema import COLORSPACES
 from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.alarms import Mode as AlarmMode
 from sbtrain.config import PretrainConfig
@@ -20,14 +19,13 @@ from sbtrain.data import Cache
 from sbtrain.dry_run import dry_run, sentences
 from sbtrain.loop import Ended, Habits
 from sbtrain.monitor import Kind, MonitorConfig
+from sbtrain.options import device_option, field_options, shards_option
+from sbtrain.prepare import Request
 from sbtrain.presets import load_preset, preset_names, resolve
-from sbtrain.pretrain import Request, pretrain
+from sbtrain.pretrain import pretrain
 from sbtrain.progress import ProgressPrinter
-from sbtrain.ranks.world import from_environment
+from sbtrain.ranks.launch import from_environment
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
-
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 #: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
 FIELD_HELP = {
@@ -84,48 +82,25 @@ FIELD_HELP = {
 
 #: Field of `MonitorConfig` but its kind -> help of its option.
 MONITOR_HELP = {
-    "every": "Epochs between two looks.  [1]",
-    "split": "Labeled images to look at.  [train]",
+    "every": "Epochs between two looks.",
+    "split": "Labeled images to look at.",
     "queries": "Images to classify by them; by default some of the same split, kept apart.",
-    "images": "How many to look at, a fifth of them classified.  [2560]",
+    "images": "How many to look at, a fifth of them classified.",
     "layer": "Of the network; by default the last before its output maps.",
 }
 
 
-def _field_options(function: F) -> F:
-    hints = get_type_hints(PretrainConfig)
-    for field in reversed(fields(PretrainConfig)):
-        flag, hint = "--" + field.name.replace("_", "-"), hints[field.name]
-        shown = ("on" if field.default else "off") if hint is bool else field.default
-        text = FIELD_HELP[field.name] + (f"  [{shown}]" if shown != "" else "")
-        settings: dict[str, Any] = {"type": hint}
-        if field.name == "split":
-            settings = {"type": click.Choice(SPLITS)}
-        elif field.name == "method":  # the config knows what to say of one that is not here
-            settings = {"type": str, "metavar": f"[{'|'.join(get_args(hint))}]"}
-        elif get_origin(hint) is Literal:
-            settings = {"type": click.Choice(get_args(hint))}
-        elif hint is bool:
-            flag, settings = f"{flag}/--no-{flag[2:]}", {}
-        function = click.option(flag, field.name, default=None, help=text.strip(), **settings)(function)
-    return function
-
-
-def _monitor_options(function: F) -> F:
-    for name, text in reversed(MONITOR_HELP.items()):
-        settings: dict[str, Any] = {"type": click.Choice(SPLITS)} if name in ("split", "queries") else {}
-        settings |= {"type": int} if name in ("every", "images") else {}
-        function = click.option(f"--monitor-{name}", f"monitor_{name}", help=text, **settings)(function)
-    return function
+#: The config knows what to say of a method that is not here.
+SPECIAL = {"method": {"type": str, "metavar": f"[{'|'.join(get_args(get_type_hints(PretrainConfig)['method']))}]"}}
 
 
 @click.command("pretrain")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@shards_option
 @click.option("--colorspace", type=click.Choice(COLORSPACES), help="Which one, where the folder holds several.")
 @click.option("--preset", help="Begin with these values (sbtrain presets lists them), or with those of a TOML file.")
-@_field_options
+@field_options(PretrainConfig, FIELD_HELP, SPECIAL, unset=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run; by default runs/NAME.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option(
     "--cache",
     type=click.Choice(get_args(Cache)),
@@ -156,7 +131,7 @@ def _monitor_options(function: F) -> F:
     help="Where features collapse: say it, or end the run as well. Steps that are not finite are only said.",
 )
 @click.option("--monitor", type=click.Choice(get_args(Kind)), help="Look at the features while learning, by labels.")
-@_monitor_options
+@field_options(MonitorConfig, MONITOR_HELP, unset=True, prefix="monitor_")
 @click.option("--dry-run", "dry", is_flag=True, help="One step, one save, one resume in a temporary folder; estimates.")
 def pretrain_command(dry: bool, **options: Any) -> None:
     """Pretrain a network on shards; the same command goes on where an earlier one stopped.

@@ -11,6 +11,8 @@ from sbtrain.metrics import Line
 
 LIVE_SECONDS = 1.0
 LINE_SECONDS = 10.0
+#: First steps are slow: a rate that has them in it says nothing of the time left.
+STEADY_SECONDS = 20.0
 BAR_WIDTH = 24
 #: Value of a line that the monitor found -> its name for a person.
 MONITORED = {"knn_top1": "kNN"}
@@ -31,6 +33,7 @@ class ProgressPrinter:
         self._last = time.monotonic()
         self._open_line = False
         self._rate = 0.0
+        self._begun: float | None = None
         self._monitored: dict[str, float | None] = {}
         """What was found last: not every line has it."""
 
@@ -50,10 +53,13 @@ class ProgressPrinter:
         if not self.due() and line.step != line.steps:
             return
         self._last = time.monotonic()
+        self._begun = self._begun or self._last
+        steady = self._last - self._begun >= STEADY_SECONDS
         # Half old, half new: the time left should not jump with every line.
         rate = line.speed["images_per_s"]
-        self._rate = (self._rate + rate) / 2 if self._rate else rate
-        text = progress_text(replace(line, values=line.values | self._monitored), self._rate, bar=self._live)
+        self._rate = (self._rate + rate) / 2 if self._rate and steady else rate
+        values = line.values | self._monitored
+        text = progress_text(replace(line, values=values), self._rate if steady else None, bar=self._live)
         self._stream.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
         self._stream.flush()
         self._open_line = self._live
@@ -79,14 +85,14 @@ class NoProgress:
         """Show nothing."""
 
 
-def progress_text(line: Line, rate: float, bar: bool = False) -> str:
+def progress_text(line: Line, rate: float | None, bar: bool = False) -> str:
     """Return one line: steps, loss, images/s, data wait, time left, and on CUDA TFLOP/s, MFU and memory.
 
     Parameters
     ----------
     line : Line
-    rate : float
-        Images/s to work the time left out with.
+    rate : float, optional
+        Images/s to work the time left out with; None: not known yet.
     bar : bool
     """
     share, speed, loss = line.step / line.steps, line.speed, line.values.get("loss")
@@ -104,8 +110,9 @@ def progress_text(line: Line, rate: float, bar: bool = False) -> str:
         parts.append(f"{speed['peak_memory_gb']:.1f} GB")
     if line.values.get("skipped"):
         parts.append(f"{line.values['skipped']:.0f} steps not applied")
-    left = (line.steps - line.step) * line.batch_size / rate if rate > 0 else None
-    parts.append("time left ?" if left is None else f"{duration_text(left)} left")
+    if rate is not None:
+        left = (line.steps - line.step) * line.batch_size / rate if rate > 0 else None
+        parts.append("time left ?" if left is None else f"{duration_text(left)} left")
     text = " · ".join(parts)
     filled = round(share * BAR_WIDTH)
     return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {text}" if bar else text
@@ -119,5 +126,7 @@ def duration_text(seconds: float) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """Return 120 MB or 14.2 GB."""
+    """Return 40 kB, 120 MB or 14.2 GB."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

@@ -44,7 +44,7 @@ class SplitReader:
 
     def __init__(self, manifest: Manifest, split: str, names: tuple[str, ...]) -> None:
         if split not in manifest.splits:
-            raise FormatError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Use --split")
+            raise FormatError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Use one of them")
         self.specs: dict[str, DatasetSpec] = {}
         for name in names:
             if name not in manifest.datasets(split):

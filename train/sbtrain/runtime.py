@@ -23,6 +23,8 @@ from sbtrain.ranks.world import ALONE, World
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+STDERR = 2
+STOPPING = "Stopping after this step; press Ctrl-C again to end now"
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +57,10 @@ class Runtime:
     def name(self) -> str:
         """Name of the device."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def place(self, module: torch.nn.Module) -> None:
+        """Move a module to the device, its maps with channels last."""
+        torch.nn.Module.to(module, self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def describe(self) -> str:
         """Return device and precision in words."""
@@ -116,7 +122,7 @@ def _device(text: str) -> torch.device:
 
 
 class StopRequest:
-    """Set by the first signal; the loop looks at a step's border. A second SIGINT stops at once."""
+    """Set by the first signal; the loop looks at a step's border. A second SIGINT stops at once, and the first says so."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -135,6 +141,11 @@ class StopRequest:
         if self.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.signal = number
+        if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+            # Not by sys.stderr: the signal may have come while that was being written to.
+            live = "\n" if os.isatty(STDERR) else ""
+            with contextlib.suppress(OSError):
+                os.write(STDERR, f"{live}{STOPPING}\n".encode())
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Step:
     """
 
     def __init__(self, config: PretrainConfig, method: Method, runtime: Runtime) -> None:
-        nn.Module.to(method, runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        runtime.place(method)
         self.method, self.runtime = method, runtime
         if runtime.world.size > 1:
             synchronize(method, runtime.device)

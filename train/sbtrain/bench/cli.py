@@ -7,6 +7,7 @@ import click
 from sbtrain.bench.peers import BATCH
 from sbtrain.bench.run import Plan, run
 from sbtrain.networks import HALVES
+from sbtrain.options import device_option
 from sbtrain.runtime import set_up
 
 #: Measured by default: all networks on a GPU; on a CPU those whose step takes seconds, not minutes.
@@ -32,7 +33,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @click.option("--images", type=click.IntRange(1), help=f"To write and read: {CPU_IMAGES:,}, on a GPU {CUDA_IMAGES:,}.")
 @click.option("--networks", callback=_names, metavar="A,B", help="To train: simplenet,resnet18, on a GPU all.")
 @click.option("--batch-sizes", callback=_numbers, metavar="N,M", help="To train with: 64, on a GPU 64,512.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--quick", is_flag=True, help="A third of the rounds, simplenet alone.")
 def bench_command(
     images: int | None, networks: tuple[str, ...], batch_sizes: tuple[int, ...], device: str, quick: bool

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sbtrain.evaluation.attributes import AttributeScores
-from sbtrain.evaluation.few_shot import Interval, interval
+from sbtrain.evaluation.few_shot import Interval, gain, interval
 from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_text
-from sbtrain.evaluation.finetune_result import FitFile, draws_text, markdown
+from sbtrain.evaluation.finetune_result import Drawn, FinetuneFile, draws_text
+from sbtrain.evaluation.results import markdown
 
 #: Field of `AttributeScores` -> head of its column.
 METRICS = {
@@ -22,15 +23,9 @@ METRICS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeFit(AttributeScores):
+class AttributeFit(Drawn, AttributeScores):
     """One classifier of attributes and its scores."""
 
-    samples: int
-    """Images that were asked for; 0: all."""
-    draw: int
-    images: int
-    """Labeled images used, those to stop by included."""
-    steps: int
     seconds: float
     held_out: int = 0
     """Of `images`, those to stop by; 0: a fixed number of steps."""
@@ -43,12 +38,12 @@ class AttributeFit(AttributeScores):
 Fits = tuple[AttributeFit, ...]
 
 
-class AttributeFile(FitFile[AttributeFit]):
+class AttributeFile(FinetuneFile[AttributeFit]):
     """``results/attributes-….json``."""
 
     kind, fit_type = "attributes", AttributeFit
 
-    def summary(self, fits: Fits) -> dict[str, Any]:
+    def of_draws(self, fits: Fits) -> dict[str, Any]:
         """Return means with intervals, as JSON values; None of a score that is not defined."""
         found = {name: score_of(fits, name) for name in METRICS}
         scores = {name: None if value is None else value.to_json() for name, value in found.items()}
@@ -96,9 +91,8 @@ def attribute_caption(config: FinetuneConfig, images: int, fits: Fits) -> str:
 
 
 def _gain(ours: Fits, control: Fits, name: str) -> Interval | None:
-    mine = ours * len(control) if len(ours) == 1 else ours  # an only fit stands beside every draw
-    pairs = [(asdict(a)[name], asdict(b)[name]) for a, b in zip(mine, control, strict=True)]
-    return None if any(None in pair for pair in pairs) else interval([a - b for a, b in pairs])
+    mine, theirs = ([asdict(fit)[name] for fit in fits] for fits in (ours, control))
+    return None if None in [*mine, *theirs] else gain(mine, theirs)
 
 
 def _text(value: Interval | None) -> str:

@@ -17,27 +17,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from sbformat.permutation import permute
 from sbtrain.data import Batch
 from sbtrain.evaluation import scores
 from sbtrain.evaluation.augmented import Centered, seen_size
 from sbtrain.evaluation.chosen import Chosen, chosen_rows
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.cluster_result import ClusterFile, ClusterFit
+from sbtrain.evaluation.few_shot import NETWORKS, weights_seed
 from sbtrain.evaluation.fitting import Interrupted
-from sbtrain.evaluation.labeled import Features, Labeled, Source, blocks
+from sbtrain.evaluation.labeled import Features, Labeled, Source, blocks, check_finite
 from sbtrain.evaluation.pretrained import Pretrained, check_classes
 from sbtrain.methods import Method, SelfClassifier
 from sbtrain.methods.supervised import Encoder
-from sbtrain.runtime import RunError, Runtime
+from sbtrain.runtime import Runtime
 
 #: Classes and clusters up to which the counts of both are kept.
 WHOLE = 100
-#: Key of new weights, as in fine-tuning.
-_NETWORKS = 0
 
 Assigned = NDArray[np.int64]
 
@@ -102,6 +100,8 @@ class _Work:
             images.close()
 
     def run(self, draw: int) -> tuple[ClusterFit, dict[str, Any] | None]:
+        if self._interrupted():  # starts of k-means on features that are there look at no image
+            raise Interrupted
         begun = time.perf_counter()
         assigned, clusters = self._classes(draw) if self._config.method == "classifier" else self._kmeans(draw)
         counts = contingency(self._reported.labels, assigned, len(self._names), clusters)
@@ -131,7 +131,7 @@ class _Work:
             self._kept = None  # makes room first
             method = self._networks(draw)
             encoder = Encoder(method, self._pretrained.manifest, self._config.layer, self._config.pool).eval()
-            nn.Module.to(encoder, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._runtime.place(encoder)
             learned = self._centered(self._images[self._config.learn_split])
             self._kept = kept, self._unit(learned, encoder), self._unit(self._reported, encoder)
         return self._kept[1:]
@@ -152,16 +152,12 @@ class _Work:
     def _looked(self, values: Tensor) -> Tensor:
         if self._interrupted():
             raise Interrupted
-        if not bool(torch.isfinite(values).all()):
-            raise RunError(
-                "features are not finite: the run's weights fell apart. Look at the losses in its metrics.jsonl, and "
-                "pretrain anew with a lower --lr"
-            )
+        check_finite(values)
         return values
 
     def _networks(self, draw: int) -> Method:
         method = self._pretrained.networks(self._config.from_scratch, self._seed(draw)).eval()
-        nn.Module.to(method, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._runtime.place(method)
         return method
 
     def _centered(self, images: Source) -> Source:
@@ -171,7 +167,7 @@ class _Work:
         return Centered(images, size, self._config.center)
 
     def _seed(self, draw: int) -> int:
-        return permute(draw, 1 << 62, self._config.seed, _NETWORKS)
+        return weights_seed(self._config.seed, draw, NETWORKS)
 
 
 def contingency(labels: NDArray[Any], assigned: Assigned, classes: int, clusters: int) -> NDArray[np.int64]:

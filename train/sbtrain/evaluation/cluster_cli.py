@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.cluster import cluster
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.cluster_result import ClusterFile, cluster_caption, cluster_table
-from sbtrain.evaluation.command import field_options, interruptible
-from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
-from sbtrain.runtime import Runtime, set_up
+from sbtrain.evaluation.command import judged
+from sbtrain.options import LAYER, device_option, field_options, run_option, shards_option
 
 #: Field of `ClusterConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -41,11 +38,11 @@ Example:
 
 
 @click.command("cluster", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
-@field_options(ClusterConfig, FIELD_HELP)
+@run_option
+@shards_option
+@field_options(ClusterConfig, FIELD_HELP, LAYER)
 @click.option("--compare", is_flag=True, help="Pretrained beside new weights, in one table.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 def cluster_command(run_dir: Path, shards: Path, compare: bool, device: str, **options: Any) -> None:
     """Compare clusters that a network makes of images with their classes: NMI, AMI, ARI, and the matched accuracy.
 
@@ -61,32 +58,18 @@ def cluster_command(run_dir: Path, shards: Path, compare: bool, device: str, **o
       130  Ctrl-C: the same
     """  # noqa: D301
     config = ClusterConfig(**options)
-    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
-    runtime = set_up(device, config.precision, "exact", config.seed)
-    with interruptible("Stopped: what is finished is saved, the same command does the rest") as (say, interrupted):
-        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
+    pretrained, results = judged(
+        run_dir, shards, device, config, compare, cluster,
+        lambda pretrained, config: [] if config.from_scratch else pretrained.seen(config.split),
+        _done, "Stopped: what is finished is saved, the same command does the rest",
+    )  # fmt: skip
     images = len(chosen_rows(pretrained.manifest.splits[config.split].images, config.limit))
     click.echo(cluster_table(results))
     click.echo(f"\n{cluster_caption(results[-1], images, len(pretrained.manifest.label_names))}")
 
 
-def _run(
-    run_dir: Path,
-    shards: Path,
-    configs: list[ClusterConfig],
-    runtime: Runtime,
-    say: Callable[[str], None],
-    interrupted: Callable[[], bool],
-) -> tuple[Pretrained, list[ClusterFile]]:
-    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
-        for remark in [] if configs[0].from_scratch else pretrained.seen(configs[0].split):
-            say(remark)
-        results = []
-        for config in configs:
-            result = cluster(pretrained, config, runtime, say, interrupted)
-            fits = result.fits()
-            say(f"{result.path}: all {len(fits)} assignments are there")
-            if any(fit.used == 1 for fit in fits) and not config.from_scratch:
-                say("  all images are in one cluster: the network has collapsed")
-            results.append(result)
-    return pretrained, results
+def _done(result: ClusterFile) -> str:
+    fits = result.fits()
+    collapsed = any(fit.used == 1 for fit in fits) and not result.config.from_scratch
+    remark = "\n  all images are in one cluster: the network has collapsed" if collapsed else ""
+    return f"all {len(fits)} assignments are there{remark}"

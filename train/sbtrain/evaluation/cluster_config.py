@@ -70,13 +70,18 @@ class ClusterConfig:
         Raises
         ------
         ConfigError
-            The method has no classifier, or not that many.
+            The method has no classifier, or not that many; or k-means would learn from the reported images.
         """
         kind = self.method
         if kind == "auto":
             kind = "classifier" if isinstance(method, SelfClassifier) else "kmeans"
         if kind == "classifier":
             _check_classifier(method, self.classifier)
+        elif self.learn_split == self.split:
+            raise ConfigError(
+                f"learn_split and split are both {self.split}: reported images would be what centers are means of. Use "
+                f"another --learn-split"
+            )
         unused = _OF["kmeans" if kind == "classifier" else "classifier"]
         default: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in unused}
         draws = 1 if kind == "classifier" and not self.from_scratch else self.draws
@@ -84,8 +89,8 @@ class ClusterConfig:
 
     @property
     def name(self) -> str:
-        """What a result's name begins with, such as ``cluster-test-kmeans``."""
-        return "-".join(["cluster", self.split, self.method, *(["scratch"] if self.from_scratch else [])])
+        """Part of a result's name, such as ``test-kmeans``."""
+        return "-".join([self.split, self.method, *(["scratch"] if self.from_scratch else [])])
 
     @property
     def splits(self) -> ClusterSplits:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from sbformat.manifest import json_digest
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.few_shot import Interval, interval
-from sbtrain.evaluation.finetune_result import markdown
-from sbtrain.run_folder import kept_result, write_result
-from sbtrain.runtime import RunError
+from sbtrain.evaluation.results import FitFile, markdown
 
-FORMAT = "sbtrain-cluster"
-VERSION = 1
 #: Field of `ClusterFit` -> head of its column.
 SCORES = {"nmi": "NMI %", "ami": "AMI %", "ari": "ARI %", "acc": "ACC %"}
 
@@ -39,59 +33,27 @@ class ClusterFit:
     seconds: float
 
 
-class ClusterFile:
-    """``results/cluster-….json``: read where it is there, written whole after every start.
+class ClusterFile(FitFile[ClusterConfig, int, ClusterFit]):
+    """``results/cluster-….json``: assignments by number of the draw; `config` is settled."""
 
-    Parameters
-    ----------
-    run_dir : Path
-    config : ClusterConfig
-        Settled.
-    about : dict
-        Everything else that the numbers depend on, as JSON values.
+    kind, fit_type, counts = "cluster", ClusterFit, "contingency"
 
-    Raises
-    ------
-    RunError
-        The file is damaged.
-    """
+    def key(self, fit: ClusterFit) -> int:
+        """Return the draw."""
+        return fit.draw
 
-    def __init__(self, run_dir: Path, config: ClusterConfig, about: dict[str, Any]) -> None:
-        self.config, self._run_dir = config, run_dir
-        fields = {name: value for name, value in config.to_json().items() if name != "draws"}
-        self._head = {"format": FORMAT, "version": VERSION, "config": fields, **about}
-        self.name = f"{config.name}-{json_digest(self._head)[:8]}"
-        self.path = run_dir / "results" / f"{self.name}.json"
-        there = kept_result(self.path, self._head)
-        self._contingency: dict[str, Any] | None = there.get("contingency")
-        try:
-            self._fits = {fit["draw"]: ClusterFit(**fit) for fit in there["fits"]}
-        except (TypeError, KeyError) as error:
-            raise RunError(f"{self.path}: not a result of this command ({error}). Move it away") from error
-
-    def missing(self) -> list[int]:
-        """Return the draws that the config asks for and that are not there."""
-        return [draw for draw in range(self.config.draws) if draw not in self._fits]
-
-    def add(self, fit: ClusterFit, contingency: dict[str, Any] | None) -> None:
-        """Take in one assignment, and write the file, which keeps the counts of the newest one."""
-        self._fits[fit.draw], self._contingency = fit, contingency
-        write_result(self._run_dir, self.name, self.to_json())
+    def keys(self) -> list[int]:
+        """Return the draws that the config asks for."""
+        return list(range(self.config.draws))
 
     def fits(self) -> list[ClusterFit]:
         """Return what the config asks for, all of it done."""
-        return [self._fits[draw] for draw in range(self.config.draws)]
+        return [self._fits[draw] for draw in self.keys()]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything in the file."""
-        fits = [self._fits[draw] for draw in sorted(self._fits)]
-        names = (*SCORES, "used", "usage_entropy")
-        scores = {name: score_of(fits, name).to_json() for name in names}
-        counts = {} if self._contingency is None else {"contingency": self._contingency}
-        return {
-            **self._head, "clusters": fits[0].clusters, "draws": len(fits), "scores": scores,
-            "fits": [asdict(fit) for fit in fits], **counts,
-        }  # fmt: skip
+    def summary(self, fits: Sequence[ClusterFit]) -> dict[str, Any]:
+        """Return means with intervals."""
+        scores = {name: score_of(fits, name).to_json() for name in (*SCORES, "used", "usage_entropy")}
+        return {"clusters": fits[0].clusters, "draws": len(fits), "scores": scores}
 
 
 def score_of(fits: Sequence[ClusterFit], name: str) -> Interval:

@@ -1,4 +1,4 @@
-"""What the evaluating commands share: options made from a config, and how a command ends that is stopped."""
+"""What the evaluating commands share: a run judged config by config, and how a command ends that is stopped."""
 
 from __future__ import annotations
 
@@ -6,70 +6,95 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
-import click
-
-from sbformat.schema import SPLITS
 from sbtrain.__main__ import EXIT_INTERRUPTED
-from sbtrain.evaluation.finetune_config import samples_text
+from sbtrain.evaluation.cluster_config import ClusterConfig
+from sbtrain.evaluation.finetune_config import FinetuneConfig
 from sbtrain.evaluation.fitting import Interrupted
+from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
+from sbtrain.evaluation.probe_config import ProbeConfig
+from sbtrain.evaluation.results import FitFile
 from sbtrain.progress import ProgressPrinter
-from sbtrain.runtime import EXIT_REQUEUE, StopRequest
+from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
 
-F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", FinetuneConfig, ProbeConfig, ClusterConfig)
+R = TypeVar("R", bound=FitFile[Any, Any, Any])
+Say = Callable[[str], None]
 
 
 @contextmanager
-def interruptible(stopped: str) -> Iterator[tuple[Callable[[str], None], Callable[[], bool]]]:
-    """Yield what says a sentence, and what tells whether a signal came.
+def interruptible(stopped: str, run_dir: Path | None = None) -> Iterator[tuple[ProgressPrinter, StopRequest]]:
+    """Yield what says sentences, and what tells whether a signal came.
 
-    `stopped` is said where one did; the process ends with 130 after Ctrl-C, with 75 after the others.
+    `stopped` is said where one did, unless nothing has come to the results of `run_dir`; the process ends with 130 after
+    Ctrl-C, with 75 after the others.
     """
+    before = _results(run_dir)
     stop = StopRequest()
     with stop.listening(), ProgressPrinter() as progress:
         try:
-            yield progress.say, lambda: stop.signal is not None
+            yield progress, stop
         except (Interrupted, KeyboardInterrupt):
-            progress.say(stopped)
-            sys.exit(EXIT_INTERRUPTED if stop.signal == signal.SIGINT else EXIT_REQUEUE)
+            nothing = run_dir is not None and _results(run_dir) == before
+            progress.say("Stopped before anything new was finished: the same command goes on" if nothing else stopped)
+            sys.exit(EXIT_INTERRUPTED if stop.signal in (signal.SIGINT, None) else EXIT_REQUEUE)
 
 
-def field_options(config: type[Any], helps: dict[str, str]) -> Callable[[F], F]:
-    """Return a decorator that gives a command an option for each field of a config, its help by the field's name."""
-
-    def decorate(function: F) -> F:
-        for field in reversed(fields(config)):
-            flag, settings = _option(field.name, get_type_hints(config)[field.name], field.default)
-            function = click.option(flag, field.name, help=helps[field.name], **settings)(function)
-        return function
-
-    return decorate
+def _results(run_dir: Path | None) -> dict[str, int]:
+    files = [] if run_dir is None else (run_dir / "results").glob("*.json")
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
-def _option(name: str, hint: Any, default: Any) -> tuple[str, dict[str, Any]]:
-    flag = "--" + name.replace("_", "-")
-    settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
-    if name == "samples_per_class":
-        return flag, {"default": ",".join(map(samples_text, default)), "show_default": True}
-    if name == "layers":
-        return flag, {"default": ",".join(default), "metavar": "NAMES"}
-    if name == "labels_per_class":
-        return flag, {"default": samples_text(default), "show_default": True, "metavar": "N"}
-    if name == "standardize":
-        return f"{flag}/--no-standardize", {"default": True, "show_default": True}
-    if hint is bool:
-        return flag, {"is_flag": True}
-    if name in ("split", "eval_split", "learn_split"):
-        settings["type"] = click.Choice(SPLITS)
-    elif get_origin(hint) is Literal:
-        settings["type"] = click.Choice(get_args(hint))
-    elif name == "layer":
-        settings = {"metavar": "NAME"}
-    elif name == "folds":
-        settings = {"type": click.Path(path_type=Path, dir_okay=False), "metavar": "PATH"}
-    elif name == "pool":
-        settings["metavar"] = "S"
-    return flag, settings
+def judged(
+    run_dir: Path,
+    shards: Path,
+    device: str,
+    config: C,
+    compare: bool,
+    judge: Callable[[Pretrained, C, Runtime, Say, Callable[[], bool]], R],
+    remarks: Callable[[Pretrained, C], list[str]],
+    done: Callable[[R], str],
+    stopped: str,
+) -> tuple[Pretrained, list[R]]:
+    """Judge a pretraining run, and new weights where they are to stand beside it.
+
+    Parameters
+    ----------
+    run_dir, shards, device
+        As the options say.
+    config : C
+        What is asked for.
+    compare : bool
+        Of the run and of new weights, whatever the config says of them.
+    judge : callable
+        Makes the fits that are missing.
+    remarks : callable
+        Returns what a reader has to know and no table shows.
+    done : callable
+        Returns what is said of a result that is complete.
+    stopped : str
+        Said where a signal came.
+
+    Returns
+    -------
+    Pretrained
+    list
+        A result a config.
+    """
+    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
+    runtime = set_up(device, config.precision, "exact", config.seed)
+    with (
+        interruptible(stopped, run_dir) as (progress, stop),
+        hold_pretrained(run_dir, shards, config.split, runtime, progress.say) as pretrained,
+    ):
+        for remark in remarks(pretrained, configs[0]):
+            progress.say(remark)
+        results = []
+        for each in configs:
+            result = judge(pretrained, each, runtime, progress.say, lambda: stop.signal is not None)
+            progress.say(f"{result.path}: {done(result)}")
+            results.append(result)
+    return pretrained, results

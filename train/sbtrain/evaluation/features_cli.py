@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from sbtrain.evaluation.command import field_options, interruptible
+from sbtrain.evaluation.command import interruptible
 from sbtrain.evaluation.features import FeaturesConfig, write_features
 from sbtrain.evaluation.pretrained import hold_pretrained
+from sbtrain.options import LAYER, device_option, field_options, run_option, shards_option
 from sbtrain.runtime import set_up
 
 #: Field of `FeaturesConfig` -> help of its option: a test looks that each has one.
@@ -28,11 +29,11 @@ Example:
 
 
 @click.command("features", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
-@field_options(FeaturesConfig, FIELD_HELP)
+@run_option
+@shards_option
+@field_options(FeaturesConfig, FIELD_HELP, LAYER)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="By default RUN/features/SPLIT-LAYER.h5.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 def features_command(run_dir: Path, shards: Path, out: Path | None, device: str, **options: Any) -> None:
     """Write a layer's features of a split's images to an HDF5 file, with their labels where there are any.
 
@@ -46,6 +47,6 @@ def features_command(run_dir: Path, shards: Path, out: Path | None, device: str,
     """  # noqa: D301
     config = FeaturesConfig(**options)
     runtime = set_up(device, config.precision, "exact", 0)
-    with interruptible("Stopped: nothing was written, run the same command again") as (say, interrupted):
-        with hold_pretrained(run_dir, shards, config.split, runtime, say) as pretrained:
-            write_features(pretrained, config, out, runtime, say, interrupted)
+    with interruptible("Stopped: nothing was written, run the same command again") as (progress, stop):
+        with hold_pretrained(run_dir, shards, config.split, runtime, progress.say) as pretrained:
+            write_features(pretrained, config, out, runtime, progress.say, lambda: stop.signal is not None)

@@ -21,6 +21,8 @@ Protocol = Literal["balanced", "report"]
 
 ALL = 0
 """Samples per class that stand for every image of the split."""
+#: Keys of initial weights: those of the networks, and those of the classifier, the same whatever it sits on.
+NETWORKS, CLASSIFIER = 0, 1
 
 
 def draw_rows(
@@ -82,6 +84,11 @@ def _draw_images(images: int, samples: int, seed: int, draw: int) -> Rows:
     return permute(np.arange(samples), images, seed, draw)
 
 
+def weights_seed(seed: int, draw: int, kind: int) -> int:
+    """Return the seed of a draw's initial weights; `kind`: NETWORKS or CLASSIFIER."""
+    return permute(draw, 1 << 62, seed, kind)
+
+
 def hold_out(rows: Rows, labels: NDArray[Any], share: float) -> tuple[Rows, Rows]:
     """Part drawn rows into those to learn from and those to stop by: of each class the last `share`, rounded down.
 
@@ -126,6 +133,12 @@ def interval(values: Sequence[float]) -> Interval:
         return Interval(mean, None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     return Interval(mean, student_quantile(n - 1) * deviation / math.sqrt(n))
+
+
+def gain(ours: Sequence[float], control: Sequence[float]) -> Interval:
+    """Return the interval of the differences, draw by draw; an only one of ours stands beside every draw of the control."""
+    ours = list(ours) * len(control) if len(ours) == 1 else ours
+    return interval([a - b for a, b in zip(ours, control, strict=True)])
 
 
 def student_quantile(freedom: int, confidence: float = 0.95) -> float:

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
-from sbformat.permutation import permute
 from sbtrain.data import Batch, Rows
 from sbtrain.evaluation.attribute_result import AttributeFile, AttributeFit
 from sbtrain.evaluation.attributes import evaluate_attributes
 from sbtrain.evaluation.augmented import Augmented, Centered, seen_size, views_of
 from sbtrain.evaluation.chosen import Chosen, chosen_rows
 from sbtrain.evaluation.confusion import Confusion
-from sbtrain.evaluation.few_shot import draw_rows, hold_out
+from sbtrain.evaluation.few_shot import CLASSIFIER, NETWORKS, draw_rows, hold_out, weights_seed
 from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_text
 from sbtrain.evaluation.finetune_result import Fit, ResultFile
 from sbtrain.evaluation.fitting import Fitter, Interrupted, evaluate
@@ -37,8 +36,6 @@ from sbtrain.runtime import Runtime
 Say = Callable[[str], None]
 #: Rows, pass -> batch.
 Views = Callable[[Rows, int], Batch]
-#: Keys of initial weights: those of the networks, and those of the classifier, the same whatever it sits on.
-_NETWORKS, _CLASSIFIER = 0, 1
 
 
 def remarks(pretrained: Pretrained, config: FinetuneConfig) -> list[str]:
@@ -82,7 +79,7 @@ def finetune(
     result = kind(pretrained.run_dir, config, about)
     if not result.missing():
         return result
-    fits = _Fits(pretrained, config, runtime, interrupted)
+    fits = _Fits(pretrained, config, runtime, say, interrupted)
     try:
         # A k that cannot be is found out before any fit.
         rows = {(k, d): fits.rows(k, d) if folds is None else folds.rows[d] for k, d in result.missing()}
@@ -129,10 +126,15 @@ class _Fits:
     """Makes one classifier after another; keeps images, and features while they stay the same."""
 
     def __init__(
-        self, pretrained: Pretrained, config: FinetuneConfig, runtime: Runtime, interrupted: Callable[[], bool]
+        self,
+        pretrained: Pretrained,
+        config: FinetuneConfig,
+        runtime: Runtime,
+        say: Say,
+        interrupted: Callable[[], bool],
     ) -> None:
         self._pretrained, self._config, self._runtime = pretrained, config, runtime
-        self._interrupted = interrupted
+        self._say, self._interrupted = say, interrupted
         needed = pretrained.method.inputs.datasets
         self._train = Labeled(pretrained.manifest, config.split, needed, runtime.device, attributes=True)
         self._eval_split = Labeled(pretrained.manifest, config.eval_split, needed, runtime.device, attributes=True)
@@ -159,11 +161,11 @@ class _Fits:
 
     def run(
         self, samples: int, draw: int, rows: dict[tuple[int, int], Rows]
-    ) -> tuple[Fit | AttributeFit, dict[str, Any]]:
+    ) -> tuple[Fit | AttributeFit, dict[str, Any] | None]:
         """Return a fit and, of classes, which one was taken for which."""
         begun = time.perf_counter()
         model, train, reported, views = self._parts(draw, rows)
-        nn.Module.to(model, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._runtime.place(model)
         mine = rows[samples, draw]
         fitter = Fitter(train, self._config, self._runtime, self._interrupted, views)
         steps = fitter.fit(model, mine, self._seed(draw))
@@ -171,7 +173,7 @@ class _Fits:
         made = {"samples": samples, "draw": draw, "images": len(mine), "steps": steps, "held_out": held}
         if self._train.labels.ndim == 2:
             scores = evaluate_attributes(model, reported, self._runtime, self._interrupted)
-            return AttributeFit(**made, **asdict(scores), seconds=time.perf_counter() - begun), {}
+            return AttributeFit(**made, **asdict(scores), seconds=time.perf_counter() - begun), None
         confusion = Confusion(self._pretrained.manifest.label_names, self._runtime.device)
         top1, top5 = evaluate(model, reported, self._runtime, self._interrupted, confusion)
         return Fit(**made, top1=top1, top5=top5, seconds=time.perf_counter() - begun), confusion.to_json()
@@ -196,9 +198,9 @@ class _Fits:
         # A run's features serve every draw; new weights are others in each.
         kept = draw if self._config.from_scratch else 0
         if self._features is None or self._features[0] != kept:
-            self._features = None
+            begins, self._features = self._features is None, None
             encoder = self._encoder(draw).eval()
-            nn.Module.to(encoder, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._runtime.place(encoder)
             wanted = [mine for (_, d), mine in rows.items() if d == draw or not self._config.from_scratch]
 
             @torch.no_grad()
@@ -209,6 +211,10 @@ class _Fits:
                     features: Tensor = encoder(batch)
                 return features
 
+            if begins:
+                images = len(np.unique(np.concatenate(wanted))) + len(self._reported.labels)
+                often = "for every draw" if self._config.from_scratch else "once"
+                self._say(f"computing features of {images:,} images, {often}")
             train = Features(self._train, np.concatenate(wanted), encode, self._runtime)
             reported = Features(self._reported, np.arange(len(self._reported.labels)), encode, self._runtime)
             self._features = kept, _Frozen(encoder.width, encode, train, reported)
@@ -216,13 +222,13 @@ class _Fits:
 
     def _encoder(self, draw: int) -> Encoder:
         start = self._pretrained
-        method = start.networks(self._config.from_scratch, self._seed(draw, _NETWORKS))
+        method = start.networks(self._config.from_scratch, self._seed(draw, NETWORKS))
         return Encoder(method, start.manifest, self._config.layer, self._config.pool)
 
     def _classifier(self, width: int, draw: int) -> Classifier:
-        with seeded(self._seed(draw, _CLASSIFIER)):
+        with seeded(self._seed(draw, CLASSIFIER)):
             classes = len(self._pretrained.manifest.label_names)
             return Classifier(width, classes, self._config.standardize, self._config.head == "normal")
 
-    def _seed(self, draw: int, kind: int = _CLASSIFIER) -> int:
-        return permute(draw, 1 << 62, self._config.seed, kind)
+    def _seed(self, draw: int, kind: int = CLASSIFIER) -> int:
+        return weights_seed(self._config.seed, draw, kind)

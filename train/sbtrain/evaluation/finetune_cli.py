@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from sbtrain.evaluation.attribute_result import AttributeFile, attribute_caption, attribute_comparison, attribute_table
 from sbtrain.evaluation.chosen import chosen_rows
-from sbtrain.evaluation.command import field_options, interruptible
+from sbtrain.evaluation.command import judged
 from sbtrain.evaluation.few_shot import ALL
 from sbtrain.evaluation.finetune import finetune, remarks
-from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_from_text
+from sbtrain.evaluation.finetune_config import FinetuneConfig, samples_from_text, samples_text
 from sbtrain.evaluation.finetune_presets import PRESETS, preset_fields
 from sbtrain.evaluation.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.evaluation.folds import FOLDS
-from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
-from sbtrain.runtime import Runtime, set_up
-
-F = TypeVar("F", bound=Callable[..., Any])
+from sbtrain.options import LAYER, Settings, device_option, field_options, run_option, shards_option
 
 #: Field of `FinetuneConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -53,6 +48,12 @@ FIELD_HELP = {
     "eval_limit": "Report this many of them, always the same; 0: all.",
     "folds": "STL-10's fold_indices.txt: a fit on each of its ten subsets of --split.",
 }
+#: Settings of options that the fields do not say.
+SPECIAL: Settings = {
+    **LAYER,
+    "samples_per_class": {"type": str, "default": ",".join(map(samples_text, FinetuneConfig.samples_per_class))},
+    "folds": {"type": click.Path(path_type=Path, dir_okay=False), "metavar": "PATH"},
+}
 
 EXAMPLE = """\b
 Example:
@@ -61,12 +62,12 @@ Example:
 
 
 @click.command("finetune", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
+@run_option
+@shards_option
 @click.option("--preset", metavar="NAME", help=f"Begin with a published protocol: {', '.join(PRESETS)}.")
-@field_options(FinetuneConfig, FIELD_HELP)
+@field_options(FinetuneConfig, FIELD_HELP, SPECIAL)
 @click.option("--compare", is_flag=True, help="Pretrained and from scratch on the same draws, in one table.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.pass_context
 def finetune_command(
     context: click.Context,
@@ -92,10 +93,11 @@ def finetune_command(
       130  Ctrl-C: the same
     """  # noqa: D301
     config = _config(context, preset, options)
-    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
-    runtime = set_up(device, config.precision, "exact", config.seed)
-    with interruptible("Stopped: finished fits are saved, the same command does the others") as (say, interrupted):
-        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
+    pretrained, results = judged(
+        run_dir, shards, device, config, compare, finetune, remarks,
+        lambda result: f"all {sum(map(len, result.asked()))} fits are there",
+        "Stopped: finished fits are saved, the same command does the others",
+    )  # fmt: skip
     images = len(chosen_rows(pretrained.manifest.splits[config.eval_split].images, config.eval_limit))
     click.echo(_tables(results, config, images, len(pretrained.manifest.label_names)))
 
@@ -118,22 +120,3 @@ def _config(context: click.Context, preset: str | None, options: dict[str, Any])
         begin = {**begin, "samples_per_class": (ALL,), "draws": FOLDS}
     default = {name for name in begin if context.get_parameter_source(name) is ParameterSource.DEFAULT}
     return FinetuneConfig(**{**options, **{name: begin[name] for name in default}})
-
-
-def _run(
-    run_dir: Path,
-    shards: Path,
-    configs: list[FinetuneConfig],
-    runtime: Runtime,
-    say: Callable[[str], None],
-    interrupted: Callable[[], bool],
-) -> tuple[Pretrained, list[ResultFile | AttributeFile]]:
-    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
-        for remark in remarks(pretrained, configs[0]):
-            say(remark)
-        results = []
-        for config in configs:
-            result = finetune(pretrained, config, runtime, say, interrupted)
-            say(f"{result.path}: all {sum(map(len, result.asked()))} fits are there")
-            results.append(result)
-    return pretrained, results

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sbformat.errors import ConfigError
+from sbformat.errors import ConfigError, suggestion
 from sbtrain.evaluation.few_shot import ALL
 
 
@@ -60,5 +60,5 @@ def preset_fields(name: str) -> dict[str, Any]:
         There is none of that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {name!r}, expected one of {', '.join(PRESETS)}")
+        raise ConfigError(f"preset {name!r}{suggestion(name, PRESETS)}")
     return PRESETS[name].fields

@@ -19,7 +19,7 @@ from sbtrain.data import Batch, Order, Rows
 from sbtrain.evaluation.confusion import Confusion
 from sbtrain.evaluation.few_shot import hold_out
 from sbtrain.evaluation.finetune_config import FinetuneConfig
-from sbtrain.evaluation.labeled import Source, blocks
+from sbtrain.evaluation.labeled import Source, blocks, check_finite
 from sbtrain.methods.supervised import Classifier, Supervised
 from sbtrain.optim import build_optimizer, learning_rate
 from sbtrain.runtime import RunError, Runtime
@@ -117,11 +117,7 @@ class Fitter:
                 features.append(model.features(batch).float())
             labels.append(batch["label"])
         feature = torch.cat(features)
-        if not bool(torch.isfinite(feature).all()):
-            raise RunError(
-                f"features of {len(learn)} images are not finite: the run's weights fell apart. Look at the losses in its "
-                f"metrics.jsonl, and pretrain anew with a lower --lr"
-            )
+        check_finite(feature, f"features of {len(learn)} images")
         model.classifier.solve(feature, torch.cat(labels))
         if not all(bool(torch.isfinite(tensor).all()) for tensor in model.classifier.state_dict().values()):
             raise RunError(

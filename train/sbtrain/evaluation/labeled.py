@@ -20,13 +20,28 @@ from sbtrain.data import Batch, Cache, Rows, SplitReader, reside
 from sbtrain.progress import bytes_text
 from sbtrain.reader import read_checked
 from sbtrain.residence import DEVICE_SHARE, host_memory
-from sbtrain.runtime import Runtime
+from sbtrain.runtime import RunError, Runtime
 
 #: Images that are evaluated, or turned into features, at a time. SimpleNet, one core, images/s: 960 at 32, 976 at 64, 934
 #: at 128, 793 at 256.
 BLOCK = 128
 #: Features may fill this share of host memory: nothing else of size is there while classifiers are fitted.
 FEATURE_SHARE = 0.5
+
+
+def check_finite(features: Tensor, whose: str = "features") -> None:
+    """Refuse features that are not finite.
+
+    Raises
+    ------
+    RunError
+        Naming them.
+    """
+    if not bool(torch.isfinite(features).all()):
+        raise RunError(
+            f"{whose} are not finite: the run's weights fell apart. Look at the losses in its metrics.jsonl, and pretrain "
+            f"anew with a lower --lr"
+        )
 
 
 class Source(Protocol):

@@ -79,7 +79,7 @@ class Pretrained:
             return []
         return [
             f"the run was pretrained on the images of split {eval_split}, which are reported: not a result on images that "
-            f"it has not seen. Report another --eval-split, or pretrain on another --split"
+            f"it has not seen. Report another split, or pretrain on another one"
         ]
 
 

@@ -13,23 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sbformat.permutation import permute
 from sbtrain.data import Batch, Rows
 from sbtrain.evaluation.chosen import Chosen, chosen_rows
-from sbtrain.evaluation.few_shot import ALL, draw_rows
+from sbtrain.evaluation.few_shot import ALL, CLASSIFIER, NETWORKS, draw_rows, weights_seed
 from sbtrain.evaluation.fitting import Fitter, Interrupted, evaluate
-from sbtrain.evaluation.labeled import Features, Labeled
+from sbtrain.evaluation.labeled import Features, Labeled, check_finite
 from sbtrain.evaluation.neighbors import VOTES, Bank, judge
 from sbtrain.evaluation.pretrained import Pretrained, check_classes, seeded
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.probe_result import LayerFit, Neighbors, ProbeFile
 from sbtrain.methods.supervised import Classifier, ProbeEncoder, check_layers
-from sbtrain.runtime import RunError, Runtime
-
-#: Keys of initial weights: those of the networks, as in fine-tuning, and those of the classifier.
-_NETWORKS, _CLASSIFIER = 0, 1
+from sbtrain.runtime import Runtime
 
 
 def probe(
@@ -60,7 +56,7 @@ def probe(
     missing = result.missing()
     if not missing:
         return result
-    work = _Work(pretrained, config, runtime, interrupted)
+    work = _Work(pretrained, config, runtime, say, interrupted)
     try:
         for i, (layer, draw) in enumerate(missing):
             fit = work.run(layer, draw)
@@ -94,10 +90,15 @@ class _Work:
     """Judges one layer after another; keeps images, and features while they stay the same."""
 
     def __init__(
-        self, pretrained: Pretrained, config: ProbeConfig, runtime: Runtime, interrupted: Callable[[], bool]
+        self,
+        pretrained: Pretrained,
+        config: ProbeConfig,
+        runtime: Runtime,
+        say: Callable[[str], None],
+        interrupted: Callable[[], bool],
     ) -> None:
         self._pretrained, self._config, self._runtime = pretrained, config, runtime
-        self._interrupted = interrupted
+        self._say, self._interrupted = say, interrupted
         self._names = pretrained.manifest.label_names
         needed = pretrained.method.inputs.datasets
         self._train = Labeled(pretrained.manifest, config.split, needed, runtime.device)
@@ -114,11 +115,11 @@ class _Work:
         begun = time.perf_counter()
         seen, rows = self._seen(layer, draw), self._rows[draw]
         train, reported = seen.resized()
-        with seeded(self._seed(draw, _CLASSIFIER)):
+        with seeded(self._seed(draw, CLASSIFIER)):
             classifier = Classifier(seen.encoder.width - seen.encoder.channels, len(self._names), standardize=True)
         classifier.to(self._runtime.device)
         fitter = Fitter(train, self._config.fit, self._runtime, self._interrupted)
-        steps = fitter.fit(classifier, rows, self._seed(draw, _CLASSIFIER))
+        steps = fitter.fit(classifier, rows, self._seed(draw, CLASSIFIER))
         top1, top5 = evaluate(classifier, reported, self._runtime, self._interrupted)
         neighbors = self._neighbors(seen, draw)
         return LayerFit(
@@ -143,24 +144,27 @@ class _Work:
         # A run's features serve every draw; new weights are others in each.
         key = layer, draw if self._config.from_scratch else 0
         if self._kept is None or self._kept[0] != key:
-            self._kept = None  # makes room first
+            begins, self._kept = self._kept is None, None  # makes room first
+            if begins:
+                self._begin(draw)
             self._kept = key, self._encoded(layer, key[1])
         return self._kept[1]
 
+    def _begin(self, draw: int) -> None:
+        rows = self._rows[draw] if self._config.from_scratch else np.unique(np.concatenate(self._rows))
+        often = "layer and draw" if self._config.from_scratch else "layer"
+        self._say(f"computing features of {len(rows) + len(self._reported.labels):,} images, for every {often}")
+
     def _encoded(self, layer: str, draw: int) -> _Seen:
-        method = self._pretrained.networks(self._config.from_scratch, self._seed(draw, _NETWORKS))
+        method = self._pretrained.networks(self._config.from_scratch, self._seed(draw, NETWORKS))
         encoder = ProbeEncoder(method, self._pretrained.manifest, layer, self._config.dimensions).eval()
-        nn.Module.to(encoder, self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._runtime.place(encoder)
 
         def encode(batch: Batch) -> Tensor:
             if self._interrupted():
                 raise Interrupted
             features: Tensor = encoder(batch)
-            if not bool(torch.isfinite(features).all()):
-                raise RunError(
-                    f"layer {layer}: features are not finite: the run's weights fell apart. Look at the losses in its "
-                    f"metrics.jsonl, and pretrain anew with a lower --lr"
-                )
+            check_finite(features, f"layer {layer}: features")
             return features
 
         rows = self._rows[draw] if self._config.from_scratch else np.concatenate(self._rows)
@@ -173,7 +177,7 @@ class _Work:
         return draw_rows(self._train.labels, self._names, samples, "balanced", self._config.seed, draw)
 
     def _seed(self, draw: int, kind: int) -> int:
-        return permute(draw, 1 << 62, self._config.seed, kind)
+        return weights_seed(self._config.seed, draw, kind)
 
 
 def _neighbors_text(fit: LayerFit) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sbformat.errors import ConfigError
-from sbtrain.evaluation.command import field_options, interruptible
-from sbtrain.evaluation.finetune_config import samples_from_text
-from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
+from sbtrain.evaluation.chosen import chosen_rows
+from sbtrain.evaluation.command import judged
+from sbtrain.evaluation.finetune_config import samples_from_text, samples_text
 from sbtrain.evaluation.probe import probe
 from sbtrain.evaluation.probe_config import ProbeConfig
-from sbtrain.evaluation.probe_result import ProbeFile, caption, comparison_table, table
-from sbtrain.runtime import Runtime, set_up
+from sbtrain.evaluation.probe_result import caption, comparison_table, table
+from sbtrain.options import Settings, device_option, field_options, run_option, shards_option
 
 #: Field of `ProbeConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -36,6 +34,11 @@ FIELD_HELP = {
     "eval_split": "Images to report; they choose nothing.",
     "eval_limit": "Report this many of them, always the same; 0: all.",
 }
+#: Settings of options that the fields do not say.
+SPECIAL: Settings = {
+    "layers": {"type": str, "default": ",".join(ProbeConfig.layers), "show_default": False, "metavar": "NAMES"},
+    "labels_per_class": {"type": str, "default": samples_text(ProbeConfig.labels_per_class), "metavar": "N"},
+}
 
 EXAMPLE = """\b
 Example:
@@ -44,11 +47,11 @@ Example:
 
 
 @click.command("probe", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
-@field_options(ProbeConfig, FIELD_HELP)
+@run_option
+@shards_option
+@field_options(ProbeConfig, FIELD_HELP, SPECIAL)
 @click.option("--compare", is_flag=True, help="Pretrained beside new weights, with the gain, in one table.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 def probe_command(run_dir: Path, shards: Path, compare: bool, device: str, **options: Any) -> None:
     """Judge each layer of a pretrained network as it is, by a linear classifier and by nearest neighbors.
 
@@ -65,33 +68,17 @@ def probe_command(run_dir: Path, shards: Path, compare: bool, device: str, **opt
       130  Ctrl-C: the same
     """  # noqa: D301
     config = ProbeConfig(**{**options, **_lists(options["layers"], options["labels_per_class"])})
-    configs = [replace(config, from_scratch=scratch) for scratch in (False, True)] if compare else [config]
-    runtime = set_up(device, config.precision, "exact", config.seed)
-    with interruptible("Stopped: what is finished is saved, the same command does the rest") as (say, interrupted):
-        pretrained, results = _run(run_dir, shards, configs, runtime, say, interrupted)
+    pretrained, results = judged(
+        run_dir, shards, device, config, compare, probe,
+        lambda pretrained, config: [] if config.from_scratch else pretrained.seen(config.eval_split),
+        lambda result: f"all {len(result.keys())} fits are there",
+        "Stopped: what is finished is saved, the same command does the rest",
+    )  # fmt: skip
     layers = [result.layers() for result in results]
     click.echo(comparison_table(*layers) if compare else table(layers[0]))
-    about = pretrained.about(config, runtime)
-    click.echo(f"\n{caption(config, about['eval_images'], about['classes'], layers[0][0].fits[0].images)}")
-
-
-def _run(
-    run_dir: Path,
-    shards: Path,
-    configs: list[ProbeConfig],
-    runtime: Runtime,
-    say: Callable[[str], None],
-    interrupted: Callable[[], bool],
-) -> tuple[Pretrained, list[ProbeFile]]:
-    with hold_pretrained(run_dir, shards, configs[0].split, runtime, say) as pretrained:
-        for remark in [] if configs[0].from_scratch else pretrained.seen(configs[0].eval_split):
-            say(remark)
-        results = []
-        for config in configs:
-            result = probe(pretrained, config, runtime, say, interrupted)
-            say(f"{result.path}: all {config.draws * len(result.asked)} fits are there")
-            results.append(result)
-    return pretrained, results
+    images = len(chosen_rows(pretrained.manifest.splits[config.eval_split].images, config.eval_limit))
+    labeled = layers[0][0].fits[0].images
+    click.echo(f"\n{caption(config, images, len(pretrained.manifest.label_names), labeled)}")
 
 
 def _lists(layers: str, labels: str) -> dict[str, Any]:

@@ -66,9 +66,8 @@ class ProbeConfig:
 
     @property
     def name(self) -> str:
-        """What a result's name begins with, such as ``probe-16-scratch``."""
-        parts = ["probe"]
-        parts += [samples_text(self.labels_per_class)] if self.labels_per_class != ALL else []
+        """Part of a result's name, such as ``16-scratch``; none by default."""
+        parts = [samples_text(self.labels_per_class)] if self.labels_per_class != ALL else []
         parts += ["scratch"] if self.from_scratch else []
         return "-".join(parts)
 

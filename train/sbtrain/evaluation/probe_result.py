@@ -1,26 +1,15 @@
-"""Results of a probe: every layer as soon as it is done, means with intervals, Markdown tables.
-
-Like results of fine-tuning a file is known by what it was made of, so that the same command finds what it has done before,
-and more layers or draws go into the same file.
-"""
+"""Results of a probe: every layer as soon as it is done, means with intervals, Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sbformat.manifest import json_digest
-from sbtrain.evaluation.few_shot import Interval, interval
-from sbtrain.evaluation.finetune_result import markdown
 from sbtrain.evaluation.neighbors import WEIGHTED, Vote
 from sbtrain.evaluation.probe_config import ProbeConfig
-from sbtrain.run_folder import kept_result, write_result
-from sbtrain.runtime import RunError
-
-FORMAT = "sbtrain-probe"
-VERSION = 1
+from sbtrain.evaluation.results import Draws, FitFile, markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +49,8 @@ class LayerFit:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Draws[LayerFit]):
     """All draws of one layer."""
-
-    fits: tuple[LayerFit, ...]
 
     @property
     def name(self) -> str:
@@ -71,37 +58,13 @@ class Layer:
         return self.fits[0].layer
 
     @property
-    def top1(self) -> Interval:
-        """Of the classifiers."""
-        return interval([fit.top1 for fit in self.fits])
-
-    @property
-    def top5(self) -> Interval:
-        """Of the classifiers."""
-        return interval([fit.top5 for fit in self.fits])
-
-    @property
     def votes(self) -> list[Vote]:
         """Kinds of votes that were counted."""
         return [found.vote for found in self.fits[0].neighbors]
 
-    def of(self, vote: Vote) -> list[Neighbors]:
-        """Return what a vote got right, draw by draw."""
-        return [found for fit in self.fits for found in fit.neighbors if found.vote == vote]
-
-    def neighbors(self, vote: Vote) -> Interval:
-        """Return the interval of a vote's top-1."""
-        return interval([found.top1 for found in self.of(vote)])
-
-    def gain(self, control: Layer) -> Interval:
-        """Return the interval of the classifiers' differences in top-1, draw by draw."""
-        return interval([a.top1 - b.top1 for a, b in zip(self.fits, control.fits, strict=True)])
-
-    def neighbor_gain(self, control: Layer, vote: Vote) -> Interval:
-        """Return the interval of a vote's differences in top-1; one that is the same in every draw counts in each."""
-        ours, theirs = self.of(vote), control.of(vote)
-        ours = ours * len(theirs) if len(ours) == 1 else ours
-        return interval([a.top1 - b.top1 for a, b in zip(ours, theirs, strict=True)])
+    def neighbors(self, vote: Vote) -> Draws[Neighbors]:
+        """Return what a vote got right, draw by draw; one that is the same in every draw counts once."""
+        return Draws(tuple(found for fit in self.fits for found in fit.neighbors if found.vote == vote))
 
     def to_json(self) -> dict[str, Any]:
         """Return the classifiers' summary as JSON values."""
@@ -111,74 +74,65 @@ class Layer:
 
     def neighbors_json(self) -> list[dict[str, Any]]:
         """Return the votes' summary as JSON values, one a vote."""
+        judged = {vote: self.neighbors(vote) for vote in self.votes}
         return [
             {
-                "layer": self.name, "k": vote.k, "temperature": vote.temperature, "draws": len(self.of(vote)),
-                "top1": self.neighbors(vote).mean, "top1_ci95": self.neighbors(vote).half_width,
-                "top5": interval([found.top5 for found in self.of(vote)]).mean,
+                "layer": self.name, "k": vote.k, "temperature": vote.temperature, "draws": len(draws.fits),
+                "top1": draws.top1.mean, "top1_ci95": draws.top1.half_width, "top5": draws.top5.mean,
             }
-            for vote in self.votes
+            for vote, draws in judged.items()
         ]  # fmt: skip
 
 
-class ProbeFile:
-    """``results/probe-….json``: read where it is there, written whole after every classifier.
+def _fit(neighbors: list[dict[str, Any]], **fields: Any) -> LayerFit:
+    return LayerFit(neighbors=tuple(Neighbors(**found) for found in neighbors), **fields)
+
+
+class ProbeFile(FitFile[ProbeConfig, tuple[str, int], LayerFit]):
+    """``results/probe-….json``: fits by layer and draw.
 
     Parameters
     ----------
-    run_dir : Path
-    config : ProbeConfig
+    run_dir, config, about
+        As of `FitFile`.
     layers : sequence of str
         Every layer of the network, from input to output; `config` may ask for some of them.
-    about : dict
-        Everything else that the numbers depend on, as JSON values.
-
-    Raises
-    ------
-    RunError
-        The file is damaged.
     """
 
+    kind, fit_type, amounts = "probe", staticmethod(_fit), ("layers", "draws")
+
     def __init__(self, run_dir: Path, config: ProbeConfig, layers: Sequence[str], about: dict[str, Any]) -> None:
-        self.config, self._run_dir, self._order = config, run_dir, list(layers)
-        fields = {name: value for name, value in config.to_json().items() if name not in ("layers", "draws")}
-        self._head = {"format": FORMAT, "version": VERSION, "config": fields, **about}
-        self.name = f"{config.name}-{json_digest(self._head)[:8]}"
-        self.path = run_dir / "results" / f"{self.name}.json"
-        try:
-            fits = [_fit(**fit) for fit in kept_result(self.path, self._head)["fits"]]
-        except TypeError as error:
-            raise RunError(f"{self.path}: not a result of this command ({error}). Move it away") from error
-        self._fits = {(fit.layer, fit.draw): fit for fit in fits}
+        self._order = list(layers)
+        super().__init__(run_dir, config, about)
 
     @property
     def asked(self) -> list[str]:
         """Layers that the config asks for, from input to output."""
         return [layer for layer in self._order if layer in (self.config.layers or self._order)]
 
-    def missing(self) -> list[tuple[str, int]]:
-        """Return (layer, draw) of what the config asks for and is not there: one layer after the other."""
-        asked = [(layer, draw) for layer in self.asked for draw in range(self.config.draws)]
-        return [key for key in asked if key not in self._fits]
+    def key(self, fit: LayerFit) -> tuple[str, int]:
+        """Return layer and draw."""
+        return fit.layer, fit.draw
 
-    def add(self, fit: LayerFit) -> None:
-        """Take in one fit, and write the file."""
-        self._fits[fit.layer, fit.draw] = fit
-        write_result(self._run_dir, self.name, self.to_json())
+    def keys(self) -> list[tuple[str, int]]:
+        """Return (layer, draw) of all fits that the config asks for: one layer after the other."""
+        return [(layer, draw) for layer in self.asked for draw in range(self.config.draws)]
+
+    def place(self, key: tuple[str, int]) -> Any:
+        """Return what fits are sorted by: layers from input to output."""
+        return self._order.index(key[0]), key[1]
 
     def layers(self) -> list[Layer]:
         """Return what the config asks for, every fit of it done."""
         return [Layer(tuple(self._fits[layer, draw] for draw in range(self.config.draws))) for layer in self.asked]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything in the file, fits by layer and draw."""
-        fits = sorted(self._fits.values(), key=lambda fit: (self._order.index(fit.layer), fit.draw))
+    def summary(self, fits: Sequence[LayerFit]) -> dict[str, Any]:
+        """Return what is said of each layer, by classifiers and by neighbors."""
         layers = [
             Layer(tuple(fit for fit in fits if fit.layer == name)) for name in dict.fromkeys(f.layer for f in fits)
         ]
-        results = {"results": [layer.to_json() for layer in layers]}
-        neighbors = {"neighbors": [found for layer in layers for found in layer.neighbors_json()]}
-        return {**self._head, **results, **neighbors, "fits": [asdict(fit) for fit in fits]}
+        neighbors = [found for layer in layers for found in layer.neighbors_json()]
+        return {"results": [layer.to_json() for layer in layers], "neighbors": neighbors}
 
 
 def table(layers: Sequence[Layer]) -> str:
@@ -190,7 +144,7 @@ def table(layers: Sequence[Layer]) -> str:
             f"{layer.fits[0].features:,}",
             layer.top1.text(),
             layer.top5.text(),
-            *(layer.neighbors(vote).text() for vote in votes),
+            *(layer.neighbors(vote).top1.text() for vote in votes),
         ]
         for layer in layers
     ]
@@ -200,13 +154,10 @@ def table(layers: Sequence[Layer]) -> str:
 def comparison_table(ours: Sequence[Layer], control: Sequence[Layer]) -> str:
     """Return a Markdown table of both, and of the gains."""
     header = ["layer", "linear top-1 %", "new weights", "gain", _heading(WEIGHTED), "new weights", "gain"]
-    rows = [
-        [
-            a.name, a.top1.text(), b.top1.text(), a.gain(b).text(), a.neighbors(WEIGHTED).text(),
-            b.neighbors(WEIGHTED).text(), a.neighbor_gain(b, WEIGHTED).text(),
-        ]
-        for a, b in zip(ours, control, strict=True)
-    ]  # fmt: skip
+    rows = []
+    for a, b in zip(ours, control, strict=True):
+        neighbors = _beside(a.neighbors(WEIGHTED), b.neighbors(WEIGHTED))
+        rows.append([a.name, *_beside(a, b), *neighbors])
     return markdown(header, rows)
 
 
@@ -219,9 +170,9 @@ def caption(config: ProbeConfig, images: int, classes: int, labeled: int) -> str
     )
 
 
+def _beside(ours: Draws[Any], control: Draws[Any]) -> list[str]:
+    return [ours.top1.text(), control.top1.text(), ours.gain(control).text()]
+
+
 def _heading(vote: Vote) -> str:
     return f"{vote.k}-NN top-1 %" + ("" if vote.temperature is None else f" (t = {vote.temperature:g})")
-
-
-def _fit(neighbors: list[dict[str, Any]], **fields: Any) -> LayerFit:
-    return LayerFit(neighbors=tuple(Neighbors(**found) for found in neighbors), **fields)

@@ -8,7 +8,9 @@ import click
 
 from sbformat.errors import ConfigError
 from sbtrain.evaluation.pretrained import open_pretrained
-from sbtrain.export.files import FORMATS, Format, export
+from sbtrain.export.files import export
+from sbtrain.export.formats import FORMATS, Format
+from sbtrain.options import run_option
 from sbtrain.progress import ProgressPrinter, bytes_text
 from sbtrain.run_folder import read_config
 from sbtrain.runtime import set_up
@@ -20,7 +22,7 @@ Example:
 
 
 @click.command("export", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
+@run_option
 @click.option(
     "--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True,
     help="The run's own: their statistics normalize its inputs.",

@@ -23,3 +23,5 @@ class Seen:
     """(B, P): what the loss compares."""
     logits: Tensor | None = None
     """(B, C) of the first classifier."""
+    flat_loss: float | None = None
+    """Where every image has the same logits: the mean of ln C over all classifiers."""

@@ -27,7 +27,7 @@ from sbformat.errors import ConfigError
 from sbtrain.data import Batch
 from sbtrain.methods.neighbor_queue import NeighborQueue
 from sbtrain.methods.seen import Seen
-from sbtrain.methods.views import Views
+from sbtrain.methods.views import OnViews, Views
 from sbtrain.networks.backbones import Backbone
 from sbtrain.networks.heads import ClassifierKind, build_classifier, build_head, class_counts
 from sbtrain.ranks.world import gather
@@ -37,7 +37,7 @@ Prior = Literal["uniform", "targets", "none"]
 GLOBAL_VIEWS = 2
 
 
-class SelfClassifier(nn.Module):
+class SelfClassifier(OnViews):
     """Backbone, head and classifiers, their loss, features and classes.
 
     Parameters
@@ -64,6 +64,8 @@ class SelfClassifier(nn.Module):
         Fewer than two views, or more orthonormal rows than dimensions.
     """
 
+    projection = "head"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -79,25 +81,18 @@ class SelfClassifier(nn.Module):
         queue: int = 0,
         queue_replace: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, views)
         if views.count < GLOBAL_VIEWS:
             raise ConfigError(
                 f"an augmentation of {views.count} view, but self_classifier compares two or more. "
                 f"Use --augmentation dino_multicrop"
             )
-        self.inputs, self.backbone = views, backbone
         self.head, E = build_head(head, backbone.width)
         self.counts = class_counts(classes)
         self.classifiers = nn.ModuleList(build_classifier(classifier, E, C) for C in self.counts)
         self.prior, self.tau_row, self.tau_col, self.eps = prior, tau_row, tau_col, eps
         self.queue = NeighborQueue(queue, E) if queue else None
         self.replace = queue_replace
-        self.seen: Seen | None = None
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Datasets that a batch must bring."""
-        return self.inputs.datasets
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and ``class_entropy``: 1 where the first classifier uses all classes alike, 0 for one alone."""
@@ -112,7 +107,8 @@ class SelfClassifier(nn.Module):
             if self.queue is not None:
                 z, logs["neighbor_similarity"] = self._with_neighbors(z, index)
             S = [self._logits(z, k) for k in range(len(self.counts))]
-            self.seen = Seen(h[: len(batch)].detach(), z[0].detach(), S[0][0].detach())
+            flat = sum(map(math.log, self.counts)) / len(self.counts)
+            self.seen = Seen(h[: len(batch)].detach(), z[0].detach(), S[0][0].detach(), flat)
             loss = self._mean_loss(S)
             return loss, {"class_entropy": usage(S[0][0].detach()), **logs}
 
@@ -150,18 +146,6 @@ class SelfClassifier(nn.Module):
     def assign(self, batch: Batch, classifier: int = 0) -> Tensor:
         """Return the classes, int64 (B,), of the plain images by one of the classifiers."""
         return self.logits(batch, classifier).argmax(1)
-
-    def features(self, batch: Batch, layer: str = "backbone") -> Tensor:
-        """Return the named layer's output of the plain images: (B, D), or maps (B, C, h, w)."""
-        x = self.inputs.plain(batch)
-        if layer == "projection":
-            projected: Tensor = self.head(self.backbone(x))
-            return projected
-        return self.backbone.until(x, layer)
-
-    def layers(self) -> list[str]:
-        """Return the names that `features` takes; the last one is what evaluation looks at."""
-        return [*self.backbone.layers()[:-1], "projection", "backbone"]
 
 
 def pair_losses(S: Tensor, prior: Prior, tau_row: float, tau_col: float, eps: float) -> Tensor:

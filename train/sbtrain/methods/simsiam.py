@@ -20,13 +20,13 @@ from torch.nn import functional
 from sbformat.errors import ConfigError
 from sbtrain.data import Batch
 from sbtrain.methods.seen import Seen
-from sbtrain.methods.views import Views
+from sbtrain.methods.views import OnViews, Views
 from sbtrain.networks.backbones import Backbone
 
 Projector = Literal["three-layer", "two-layer", "report"]
 
 
-class SimSiam(nn.Module):
+class SimSiam(OnViews):
     """Backbone, projector and predictor, their loss and their features.
 
     Parameters
@@ -47,6 +47,8 @@ class SimSiam(nn.Module):
         Another number of views than two.
     """
 
+    projection = "projector"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -55,21 +57,14 @@ class SimSiam(nn.Module):
         stop_gradient: bool = True,
         constant_predictor_lr: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, views)
         if views.count != 2:
             raise ConfigError(
                 f"an augmentation of {views.count} views, but simsiam compares 2. Use --augmentation simsiam_imagenet"
             )
-        self.inputs, self.backbone = views, backbone
         self.stop_gradient = stop_gradient
-        self.seen: Seen | None = None
         self.projector, P = build_projector(projector, backbone.width)
         self.predictor = Predictor(P, constant_predictor_lr)
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Datasets that a batch must bring."""
-        return self.inputs.datasets
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss in [-1, 1], and ``feature_std``: 1 for projections all around the sphere, 0 for one point."""
@@ -84,18 +79,6 @@ class SimSiam(nn.Module):
         t1, t2 = (z1.detach(), z2.detach()) if self.stop_gradient else (z1, z2)
         loss = (negative_cosine(p1, t2) + negative_cosine(p2, t1)) / 2
         return loss, {"feature_std": spread(z1.detach())}
-
-    def features(self, batch: Batch, layer: str = "backbone") -> Tensor:
-        """Return the named layer's output of the plain images: (B, D), or maps (B, C, h, w)."""
-        x = self.inputs.plain(batch)
-        if layer == "projection":
-            projected: Tensor = self.projector(self.backbone(x))
-            return projected
-        return self.backbone.until(x, layer)
-
-    def layers(self) -> list[str]:
-        """Return the names that `features` takes; the last one is what evaluation looks at."""
-        return [*self.backbone.layers()[:-1], "projection", "backbone"]
 
 
 class Predictor(nn.Sequential):

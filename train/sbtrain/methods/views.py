@@ -6,6 +6,7 @@ Axes: B images, V views, s x s pixels of a view, D features.
 from __future__ import annotations
 
 from itertools import groupby
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
 from sbtrain.augment.views import Augment, plain_view, recipe
 from sbtrain.data import Batch
+from sbtrain.methods.seen import Seen
 from sbtrain.networks.backbones import Backbone
 from sbtrain.networks.dropout import DropoutKey, set_dropout_key
 
@@ -82,3 +84,38 @@ class Views(nn.Module):
             first += len(together)
         set_dropout_key(backbone, None)
         return torch.cat(found)
+
+
+class OnViews(nn.Module):
+    """A method that learns from views: its backbone, and its features of plain images.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    views : Views
+    """
+
+    projection: ClassVar[str]
+    """Name of the module that makes of features what the loss compares."""
+
+    def __init__(self, backbone: Backbone, views: Views) -> None:
+        super().__init__()
+        self.inputs, self.backbone = views, backbone
+        self.seen: Seen | None = None
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets that a batch must bring."""
+        return self.inputs.datasets
+
+    def features(self, batch: Batch, layer: str = "backbone") -> Tensor:
+        """Return the named layer's output of the plain images: (B, D), or maps (B, C, h, w)."""
+        x = self.inputs.plain(batch)
+        if layer == "projection":
+            projected: Tensor = self.get_submodule(self.projection)(self.backbone(x))
+            return projected
+        return self.backbone.until(x, layer)
+
+    def layers(self) -> list[str]:
+        """Return the names that `features` takes; the last one is what evaluation looks at."""
+        return [*self.backbone.layers()[:-1], "projection", "backbone"]

@@ -37,7 +37,7 @@ BACKBONES = (*RESNETS, "alexnet", *TIMM, *_HALVES)
 #: At this size and below EfficientNet's first convolution has a stride of 1, as in the SimSiam report's code.
 SMALL = 32
 #: What networks raise where an image does not fit.
-_MISFITS = (RuntimeError, AssertionError, ValueError, TypeError)
+_MISFITS = (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError, IndexError)
 
 
 class Backbone(nn.Module):
@@ -121,22 +121,22 @@ def check_name(name: str) -> None:
 def _body(name: str, sizes: tuple[int, ...], zero_init: bool) -> nn.Module:
     if name in RESNETS:
         return resnet18(RESNETS[name], zero_init)  # type: ignore[arg-type]
-    timm_name, changes = TIMM.get(name, (name.removeprefix("timm:"), {}))
     if zero_init and not name.startswith("timm:"):
         raise ConfigError(f"zero_init, but {name} is no ResNet. Use --no-zero-init")
     if name == "alexnet":
         return alexnet()
     if name.startswith("half:"):
         return half(name.removeprefix("half:"))
-    return _from_timm(timm_name, changes, sizes, zero_init)
+    return _from_timm(name, sizes, zero_init)
 
 
-def _from_timm(name: str, changes: dict[str, Any], sizes: tuple[int, ...], zero_init: bool) -> nn.Module:
+def _from_timm(ours: str, sizes: tuple[int, ...], zero_init: bool) -> nn.Module:
+    name, changes = TIMM.get(ours, (ours.removeprefix("timm:"), {}))
     try:
         import timm
     except ImportError as error:
         raise ConfigError(
-            f"network {name} comes from timm, which is not installed: pip install 'splitbrain[backbones]'"
+            f"network {ours} comes from timm, which is not installed: pip install 'splitbrain[backbones]'"
         ) from error
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), 3)
@@ -150,7 +150,7 @@ def _from_timm(name: str, changes: dict[str, Any], sizes: tuple[int, ...], zero_
         model = _created(timm.create_model, name, changes, zero_init)
     except _MISFITS as error:
         reason = "it is built for one size" if several and isinstance(error, TypeError) else error
-        raise ConfigError(_misfit(name, sizes, reason)) from error
+        raise ConfigError(_misfit(ours, sizes, reason)) from error
     if name == "efficientnet_b0" and max(sizes) <= SMALL:
         stem = model.get_submodule("conv_stem")
         assert isinstance(stem, nn.Conv2d)
@@ -173,11 +173,12 @@ def _created(create: Callable[..., nn.Module], name: str, changes: dict[str, Any
 @torch.no_grad()
 def _width(name: str, body: nn.Module, sizes: tuple[int, ...]) -> int:
     # One image of each size tells what no table of minimal sizes could, in less than half a second.
-    patch = getattr(getattr(body, "patch_embed", None), "patch_size", None)
+    patches = _patches(body)
     body.eval()
     for size in sizes:
-        if isinstance(patch, tuple) and (size % patch[0] or size % patch[1]):
-            raise ConfigError(_misfit(name, (size,), f"it sees patches of {patch[0]} x {patch[1]}, whole ones"))
+        if patches is not None and (size - patches.kernel_size[0]) % patches.stride[0]:
+            seen = " x ".join(map(str, patches.kernel_size))
+            raise ConfigError(_misfit(name, (size,), f"it sees patches of {seen}, whole ones"))
         try:
             found = body(torch.zeros(1, 3, size, size))
         except _MISFITS as error:
@@ -188,9 +189,16 @@ def _width(name: str, body: nn.Module, sizes: tuple[int, ...]) -> int:
     return int(found.shape[1])
 
 
+def _patches(body: nn.Module) -> nn.Conv2d | None:
+    # What lies beyond the last patch would not be seen; networks that pad, as PVT v2 does, have no such rest.
+    embed = getattr(body, "patch_embed", None)
+    first = None if embed is None else next((m for m in embed.modules() if isinstance(m, nn.Conv2d)), None)
+    return None if first is None or first.padding != (0, 0) else first
+
+
 def _misfit(name: str, sizes: tuple[int, ...], why: object) -> str:
     shown = " and ".join(f"{size} x {size}" for size in dict.fromkeys(sizes))
-    reason = str(why).strip().partition("\n")[0]
+    reason = str(why).strip().partition("\n")[0] or "its layers do not fit"  # timm has assertions without a word
     return (
         f"network {name} cannot take images of {shown} ({reason}). Use another --view-size or an --augmentation of other "
         f"views, larger images (sbprep build --image-size 96), or another --network, such as resnet18-cifar"

@@ -105,7 +105,7 @@ def count_bins(shards: Path, split: str | None = None) -> list[SpaceBins]:
 
 def _counted(manifest: Manifest, split: str | None) -> SpaceBins:
     if split is not None and split not in manifest.splits:
-        raise FormatError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Use --split")
+        raise FormatError(f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Use one of them")
     splits = tuple(name for name in manifest.splits if split in (None, name))
     return SpaceBins(manifest, splits, *(_usage(manifest, splits, name) for name in ("single", "dual")))
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
 
-from sbformat.schema import SPLITS
 from sbtrain.evaluation.pretrained import open_pretrained
+from sbtrain.options import device_option, field_options, run_option, shards_option
 from sbtrain.pictures.reconstruct import ReconstructConfig, reconstruct
 from sbtrain.progress import ProgressPrinter
 from sbtrain.runtime import set_up
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: Field of `ReconstructConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -27,22 +23,6 @@ FIELD_HELP = {
 }
 
 
-def _field_options(function: F) -> F:
-    hints = get_type_hints(ReconstructConfig)
-    for field in reversed(fields(ReconstructConfig)):
-        hint = hints[field.name]
-        settings: dict[str, Any] = {"type": hint, "default": field.default, "show_default": True}
-        if field.name == "split":
-            settings["type"] = click.Choice(SPLITS)
-        elif get_origin(hint) is Literal:
-            settings["type"] = click.Choice(get_args(hint))
-        elif field.name == "seed":
-            settings = {"type": int}
-        flag = "--" + field.name.replace("_", "-")
-        function = click.option(flag, field.name, help=FIELD_HELP[field.name], **settings)(function)
-    return function
-
-
 EXAMPLE = """\b
 Example:
   sbtrain reconstruct --run runs/NAME --shards data_cache
@@ -50,13 +30,13 @@ Example:
 
 
 @click.command("reconstruct", epilog=EXAMPLE)
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of a pretraining run.")
-@click.option("--shards", type=click.Path(path_type=Path), default=Path("data_cache"), show_default=True)
-@_field_options
+@run_option
+@shards_option
+@field_options(ReconstructConfig, FIELD_HELP)
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to; by default the run's results/."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 def reconstruct_command(run_dir: Path, shards: Path, out: Path | None, device: str, **options: Any) -> None:
     """Draw what a pretrained network predicts beside the images themselves, and count how right it is.
 

@@ -8,12 +8,11 @@ The groups of torch work by backend: tensors on a GPU go by NCCL, those on the h
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,15 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbformat.errors import ConfigError
+from sbtrain.ranks.averages import Gathered, average
 from sbtrain.ranks.meeting import RankError, meet
 from sbtrain.ranks.talk import attempt, error_of, error_record, exchange
 from sbtrain.ranks.watch import Watch, end_with_launcher
 from sbtrain.tensor_files import load_tensors
 
 T = TypeVar("T")
-
-#: Numbers that are averaged at once: the copy of the gradients beside them takes 128 MB of memory.
-BUCKET = 1 << 25
 
 
 class World:
@@ -109,13 +106,7 @@ class World:
         if self.size == 1:
             return losses
         losses = losses.clone()
-        tensors = [losses, *(parameter.grad for parameter in parameters if parameter.grad is not None)]
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            dist.all_reduce(flat)
-            parts = torch.split(flat / self.size, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
+        average([losses, *(parameter.grad for parameter in parameters if parameter.grad is not None)], self.size)
         return losses
 
     def stopping(self, signal: int | None) -> int | None:
@@ -264,70 +255,15 @@ ALONE = World()
 _current = ALONE
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> World:
-    """Return the world that torchrun, or a launcher like it, has started this process in.
-
-    Raises
-    ------
-    ConfigError
-        Its variables are missing or contradict one another.
-    """
-    size = _number(environment, "WORLD_SIZE", 1)
-    if size == 1:
-        return ALONE
-    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
-    if missing:
-        raise ConfigError(
-            f"WORLD_SIZE is {size}, but {', '.join(missing)} not set. Start with torchrun, or unset WORLD_SIZE"
-        )
-    rank, local = _number(environment, "RANK", 0), _number(environment, "LOCAL_RANK", 0)
-    if not 0 <= rank < size:
-        raise ConfigError(
-            f"RANK is {rank}, WORLD_SIZE {size}: expected a rank from 0 to {size - 1}. Start with torchrun"
-        )
-    return World(rank, size, local, _number(environment, "LOCAL_WORLD_SIZE", 1))
-
-
 def gather(rows: Tensor) -> Tensor:
     """Return the rows (B, ...) of every rank, in the order of the micro-batch: (ranks x B, ...). Gradients flow back.
 
     For losses that look at a whole batch. Whether each rank then computes the whole loss or its rows' share of the mean,
     the mean of gradients over ranks is the gradient of the whole. One rank: `rows` themselves.
     """
-    return rows if _current.size == 1 else cast(Tensor, _Gather.apply(rows))
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(summed)
-        return summed.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    yield bucket
+    return rows if _current.size == 1 else cast(Tensor, Gathered.apply(rows))
 
 
 def _work(work: dist.Work | None) -> dist.Work:
     assert work is not None, "it was asked for"
     return work
-
-
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(f"{name} is {text!r}, expected a number. Start with torchrun, or unset WORLD_SIZE")
-    return int(text)

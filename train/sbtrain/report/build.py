@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sbformat.durable import write_atomically
 from sbtrain.report.compare import best_shot, few_shot_section, published_section
-from sbtrain.report.document import Document, Highlight, Section
+from sbtrain.report.document import Document, Highlight, Section, Text
 from sbtrain.report.feature_map import map_section
 from sbtrain.report.finetuned import Finetuned
 from sbtrain.report.layers import probe_section
@@ -91,6 +91,9 @@ def build_report(runs: Sequence[Path], out: Path, say: Callable[[str], None]) ->
 
 def describe(runs: Sequence[Run], remarks: Sequence[str]) -> Document:
     """Return what the report says of `runs`."""
+    sections = [section(runs) for section in SECTIONS]
+    if not any(run.finetuned or run.clusterings or run.attributes or run.damaged for run in runs):
+        sections.sort(key=_of_others)  # nothing of ours stands beside the published numbers: what there is comes first
     names = sorted({run.label for run in runs})
     what = f"{len(runs)} run{'s' if len(runs) != 1 else ''}: " + "; ".join(names[:6]) + (" …" if len(names) > 6 else "")
     return Document(
@@ -98,8 +101,14 @@ def describe(runs: Sequence[Run], remarks: Sequence[str]) -> Document:
         lead=f"{what}. Every number is mean ± 95 % interval over draws where several were made.",
         highlights=tuple(_highlights(runs)),
         remarks=tuple(remarks),
-        sections=tuple(section(runs) for section in SECTIONS),
+        sections=tuple(sections),
     )
+
+
+def _of_others(section: Section) -> bool:
+    """Return whether a section has published numbers alone, or says that there are none."""
+    said = all(isinstance(block, Text) and block.warning for block in section.blocks)
+    return section.anchor == "published" or said
 
 
 def _highlights(runs: Sequence[Run]) -> list[Highlight]:

@@ -66,11 +66,13 @@ def curves_chart(
     figure, (axes,) = new_figure(WIDTH, HEIGHT)
     for number, line in enumerate(lines):
         axes.plot(line.x, line.y, color=PALETTE[line.color % len(PALETTE)], linestyle=DASHES[number % len(DASHES)],
-                  linewidth=1.4, label=plain(line.name), marker="." if len(line.x) <= FEW else "")  # fmt: skip
+                  linewidth=1.4, label=plain(line.name), marker=_marker(line))  # fmt: skip
     for step in alarms:
         axes.axvline(step, color=PALETTE[1], linewidth=1, linestyle=(0, (2, 2)))
     if level is not None:
         axes.axhline(level, color=PALETTE[7], linewidth=0.9, linestyle=(0, (1, 2)))
+    if len(steps := {float(x) for line in lines for x in line.x}) == 1:
+        axes.set_xticks(list(steps), [f"{step:,.0f}" for step in steps])
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if len(lines) > 1:
@@ -136,6 +138,12 @@ def _name_classes(axes: Axes, points: NDArray[np.float32], labels: NDArray[np.in
         if all(abs(x - other) > half + wide or abs(y - low) > 0.035 * height for other, low, wide in taken):
             axes.text(x, y, plain(names[c][:18]), fontsize=8, ha="center", va="center")
             taken.append((x, y, half))
+
+
+def _marker(line: Line) -> str:
+    if len(line.x) == 1:  # a curve that is a point is to be seen
+        return "o"
+    return "." if len(line.x) <= FEW else ""
 
 
 def _curve(axes: Axes, line: Line) -> None:

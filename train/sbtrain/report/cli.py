@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sbtrain.progress import bytes_text
 from sbtrain.report.build import build_report
 
 EXAMPLE = """\b
@@ -47,6 +48,6 @@ def report_command(runs: tuple[Path, ...], out: Path) -> None:
     """
     begun = time.perf_counter()
     built = build_report(runs, out, lambda sentence: click.echo(sentence, err=True))
-    size = built.page.stat().st_size / 1e6
-    click.echo(f"{built.page}: {built.runs} run{'s' if built.runs != 1 else ''}, {size:.1f} MB, "
+    size = bytes_text(built.page.stat().st_size)
+    click.echo(f"{built.page}: {built.runs} run{'s' if built.runs != 1 else ''}, {size}, "
                f"{time.perf_counter() - begun:.1f} s; as Markdown: {built.text}")  # fmt: skip

@@ -112,7 +112,7 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
     rows = []
     for row in table.rows:
         named = (Cell(row.name), *([Cell(SPACES.get(row.keys.get("colorspace", ""), ""))] if spaces else []))
-        mine = [run for run in runs if row.matches(run.config, run.colorspace)]
+        mine = [run for run in runs if row.matches(run.config, run.colorspace, run.noise)]
         lines = [(*named, *cells) for run in mine for cells in _ours(table, row, run)]
         rows += lines
         if not lines:
@@ -120,7 +120,7 @@ def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
             rows.append((*named, missing("no run"), missing("–"), *theirs))
     for run in runs:
         if run.config.get("method") in table.methods and not any(
-            row.matches(run.config, run.colorspace) for row in table.rows if not row.keys.get("start")
+            row.matches(run.config, run.colorspace, run.noise) for row in table.rows if row.keys.get("start") != "none"
         ):
             blank = PublishedRow(run.label, {}, {})
             named = (

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbformat.errors import ConfigError, SplitbrainError
-from sbtrain.evaluation.features import read_features
+from sbtrain.evaluation.feature_file import read_features
 from sbtrain.evaluation.scores import tsne
 from sbtrain.report.charts import map_chart
 from sbtrain.report.document import Block, Gallery, Picture, Section, Text

@@ -38,7 +38,7 @@ class Finetuned:
     def setting(self) -> str:
         """Layer, and what of the network learns."""
         pool = self.config.get("pool")
-        parts = [str(self.config.get("layer") or "output maps") + (f" {pool}×{pool}" if pool else "")]
+        parts = [str(self.config.get("layer") or "last layer") + (f" {pool}×{pool}" if pool else "")]
         parts += ["frozen" if self.config.get("freeze") else "end to end"]
         parts += ["ridge"] if self.config.get("head") == "ridge" else []
         parts += ["the report's draw"] if self.config.get("protocol") == "report" else []

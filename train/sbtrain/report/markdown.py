@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from sbtrain.evaluation.finetune_result import markdown as aligned
+from sbtrain.evaluation.results import markdown as aligned
 from sbtrain.report.document import Block, Cell, Code, Columns, Document, Fold, Gallery, Table, Text
 
 

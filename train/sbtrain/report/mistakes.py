@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sbtrain.report.beside import DAMAGED
 from sbtrain.report.charts import confusion_chart
 from sbtrain.report.compare import best_shot
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text
@@ -21,6 +22,8 @@ from sbtrain.report.runs import Run
 FEW = 5
 #: Classes whose counts are worth a table of their own, and pairs that are listed.
 TABLE, PAIRS = 30, 8
+#: What to do about a damaged result.
+_AGAIN = "Move it away: the same sbtrain finetune command makes it again"
 #: Runs that are shown at once, those of the highest accuracy.
 MOST = 3
 
@@ -36,16 +39,23 @@ def confusion_section(runs: Sequence[Run]) -> Section:
         try:
             blocks = _blocks(run, best, best.confusion or {})
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            said = f"{run.name}: the confusion of {best.file} is damaged ({error}): not shown."
+            said = f"{run.name}: the confusion of {best.file} is damaged ({error}): not shown. {_AGAIN}."
             blocks = [Text(said, warning=True)]
         shown.append((best_shot(best).top1.mean, blocks))
+    lost = tuple(
+        Text(f"{run.name}: {name} is {DAMAGED}. {_AGAIN}.", warning=True)
+        for run in runs
+        for name in run.lost("finetune")
+    )
+    if not shown and lost:
+        return Section("Confusion", "confusion", lost)
     if not shown:
         said = "No result holds a confusion matrix: none has been fine-tuned, or by a version that kept none."
         return Section("Confusion", "confusion", (Text(said, warning=True),))
     shown.sort(key=lambda pair: -pair[0])
     first, rest = ([block for _, blocks in part for block in blocks] for part in (shown[:MOST], shown[MOST:]))
     folded = (Fold(f"{len(shown) - MOST} more runs", tuple(rest)),) if rest else ()
-    return Section("Confusion", "confusion", (*first, *folded))
+    return Section("Confusion", "confusion", (*first, *folded, *lost))
 
 
 def _blocks(run: Run, result: Finetuned, confusion: dict[str, Any]) -> list[Block]:

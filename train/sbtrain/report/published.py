@@ -30,12 +30,13 @@ class PublishedRow:
     keys: dict[str, Any]
     values: dict[str, float]
 
-    def matches(self, config: dict[str, Any], colorspace: str | None) -> bool:
+    def matches(self, config: dict[str, Any], colorspace: str | None, noise: bool = False) -> bool:
         """Return whether a run of ours is of this line's kind: a network's variants, such as ``-head``, count as it.
 
-        To a line without pretraining belong the run's results from scratch.
+        To a line without pretraining belong the run's results from scratch, to that of random images a run on `noise`. No
+        run pretrains on labels.
         """
-        if self.keys.get("start") not in (None, "none"):  # no run pretrains on labels
+        if self.keys.get("start") not in ("none", "random" if noise else None):
             return False
         network, method = str(config.get("network", "")), config.get("method")
         mine = self.keys.get("network", "")

@@ -59,6 +59,11 @@ class Run:
         return self.data.get("colorspace")
 
     @property
+    def noise(self) -> bool:
+        """Whether it was pretrained on noise: its preset says so, or its name in a reproduction."""
+        return any("simsiam-noise" in name for name in (str(self.record.get("preset")), self.path.resolve().name))
+
+    @property
     def label(self) -> str:
         """Network, method and color space, for a table."""
         method = {"split_brain": ""}.get(str(self.config.get("method", "")), str(self.config.get("method", "")))

@@ -82,6 +82,7 @@ def _picture(run: Run, unit: str, names: list[str], scale: float) -> Picture:
     alt = f"{run.name}, {unit} over steps: " + ("; ".join(ends) or "no value is a number")
     alt += f"; {len(alarms)} alarms" if alarms else ""
     title = {"loss": "loss", "%": "accuracy on the way, %"}.get(unit, "monitor")
+    title += f"; one point, step {run.series.lines[0]['step']:,}" if len(run.series.lines) == 1 else ""
     return Picture(svg=curves_chart(lines, "step", unit, alt, alarms), alt=alt, caption=f"{run.name}: {title}")
 
 

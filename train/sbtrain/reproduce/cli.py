@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ import click
 
 from sbformat.errors import ConfigError
 from sbformat.schema import SPLITS
-from sbtrain.__main__ import EXIT_INTERRUPTED
-from sbtrain.evaluation.fitting import Interrupted
-from sbtrain.progress import ProgressPrinter, duration_text
+from sbtrain.evaluation.command import interruptible
+from sbtrain.options import device_option
+from sbtrain.progress import duration_text
 from sbtrain.reproduce.cells import Setting
 from sbtrain.reproduce.file import NAME
 from sbtrain.reproduce.jobs import write_jobs
@@ -24,7 +23,7 @@ from sbtrain.reproduce.record import Parts
 from sbtrain.reproduce.run import PRETRAIN, Work, guess, reproduce
 from sbtrain.reproduce.scales import SCALES, scale_of
 from sbtrain.reproduce.sets import MissingShards, find_sets
-from sbtrain.runtime import EXIT_REQUEUE, RunError, StopRequest
+from sbtrain.runtime import RunError
 
 EXAMPLE = """\b
 Example:
@@ -47,7 +46,7 @@ Example:
     type=click.IntRange(1),
     help="Pretraining runs of each cell of table 1, self-classifier, simsiam; by default the scale's.",
 )  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--jobs", type=click.Path(path_type=Path), metavar="DIR", help="Write each cell as a job script instead.")
 @click.option("--dry-run", "dry", is_flag=True, help="List the cells, what is missing, and about how long it takes.")
 def reproduce_command(
@@ -104,15 +103,11 @@ def _work(
 
 
 def _run(work: Work, table: str) -> None:
-    stop = StopRequest()
-    with stop.listening(), ProgressPrinter() as progress:
+    with interruptible("Stopped: finished cells are saved, the same command does the others") as (progress, stop):
         try:
             parts = reproduce(work, stop, progress.say, progress)
             problems = draw_pictures(work, parts, progress.say)
             pages, more = write_page(work, progress.say)
-        except (Interrupted, KeyboardInterrupt):
-            progress.say("Stopped: finished cells are saved, the same command does the others")
-            sys.exit(EXIT_INTERRUPTED if stop.signal in (signal.SIGINT, None) else EXIT_REQUEUE)
         except OSError as error:
             raise RunError(f"{work.folder}: cannot be written or read ({error}). The same command goes on") from error
     for path in (work.folder / NAME, *pages):

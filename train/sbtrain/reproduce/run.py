@@ -16,7 +16,8 @@ from sbformat.manifest import Manifest
 from sbtrain.evaluation.fitting import Interrupted
 from sbtrain.evaluation.pretrained import open_pretrained
 from sbtrain.loop import Habits, Progress
-from sbtrain.pretrain import Request, pretrain
+from sbtrain.prepare import Request
+from sbtrain.pretrain import pretrain
 from sbtrain.reproduce.cells import Cell, Table
 from sbtrain.reproduce.estimate import Clock, cell_seconds
 from sbtrain.reproduce.judges import Evaluation, judge, splits_of

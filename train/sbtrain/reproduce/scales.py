@@ -72,7 +72,7 @@ def _few(layer: str | None, pool: int, **fields: Any) -> dict[str, dict[str, Any
 
 FULL = Scale(
     name="full",
-    about="the report's own: presets report/*, whole network on 64 labels a class by its own protocol, five draws",
+    about="the reports' own: presets report/*, each evaluated by its report's protocol",
     budgets={
         "simplenet": Budget(evaluations=_report(5), images_per_s=470, features_per_s=1200),
         "autoencoder": Budget(evaluations=_report(5, 1e-3), images_per_s=1200, features_per_s=4000),
