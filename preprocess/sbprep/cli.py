@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar, get_args
 
 import click
@@ -18,6 +16,7 @@ from sbformat.manifest import MANIFEST_NAME, open_manifest, prepared_colorspaces
 from sbformat.schema import COLORSPACES, SPLITS, Bins, Compression, Rescale, TargetSpec
 from sbprep.__main__ import EXIT_INTERRUPTED
 from sbprep.config import Backend, BuildConfig, Resize, partition_from_text, worker_count
+from sbprep.signals import interruptible
 from sbprep.sources import DATASETS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,9 +35,9 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except ConfigError as error:
             command = self.commands[str(ctx.invoked_subcommand)]
             raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
@@ -60,11 +59,6 @@ def _system_error_text(error: OSError) -> str:
         f"{where}the system refuses it ({error.strerror or error}). Nothing already built is lost: check the path, its "
         f"permissions and the disk, and run the same command again"
     )
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # A job scheduler's SIGTERM ends a build the way Ctrl-C does: workers stopped, temporary files removed.
-    raise KeyboardInterrupt
 
 
 def _choice(values: Any) -> click.Choice[str]:

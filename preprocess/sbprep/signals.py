@@ -1,8 +1,9 @@
-"""Signals while worker processes start: kept back until they run, and never lost."""
+"""Signals that end a command: heard like Ctrl-C, kept back while worker processes start, and never lost."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,39 @@ from types import FrameType
 
 #: What a terminal and a job scheduler send to every process of a job.
 ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+#: Seconds after which an interrupt that Python swallowed is raised again.
+AGAIN = 0.01
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make every signal of `ENDING` a KeyboardInterrupt in the main thread: a scheduler's SIGTERM is as good as Ctrl-C.
+
+    Raised while Python runs a finalizer or the callback of a weak reference, the exception goes no further than there:
+    it is printed, and the command would go on to its end. So it is raised again from outside, and nothing is printed.
+    """
+    told, terminate = sys.unraisablehook, signal.getsignal(signal.SIGTERM)
+    timers: list[threading.Timer] = []
+
+    def again(swallowed: sys.UnraisableHookArgs) -> None:
+        if not issubclass(swallowed.exc_type, KeyboardInterrupt):
+            told(swallowed)
+            return
+        # SIGTERM, for a shell's background job ignores SIGINT.
+        timers.append(threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM)))
+        timers[-1].start()
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        sys.unraisablehook = told
+        signal.signal(signal.SIGTERM, terminate)
 
 
 @contextmanager

@@ -1,20 +1,67 @@
-"""Signals that come while workers start reach the build, not the workers, and none is lost."""
+"""Signals that end a command reach it and not its workers, whenever they come, and none is lost."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from sbprep.signals import ENDING, signals_deferred
+from sbprep.signals import ENDING, interruptible, signals_deferred
 
 MASK = "import signal; print(*sorted(int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
 
 
 class HeardError(Exception):
     pass
+
+
+class _Signaled:
+    """Gets a signal while it is finalized, where an exception goes no further."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):
+            pass
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_an_interrupt_that_python_swallows_comes_again_and_is_not_printed(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(signaled: list[_Signaled]) -> None:
+        with interruptible():
+            signaled.clear()
+            reached.append(True)
+            time.sleep(10)
+            reached.append(False)
+
+    reached: list[bool] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        command([_Signaled(number)])
+
+    assert reached == [True]
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_exceptions_that_python_swallows_are_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __del__(self) -> None:
+            raise HeardError
+
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda swallowed: told.append(swallowed.exc_type))
+    with interruptible():
+        Failing()
+
+    assert told == [HeardError]
 
 
 @pytest.mark.parametrize("number", ENDING)
