@@ -60,7 +60,7 @@ def run_scaling(
     with TemporaryDirectory(prefix="sbprep-bench-") as folder, Crew(config.worker_count) as crew:
         files = _write_files(config, crew, Path(folder))
         yield from _conditions(files, source, crew, repeats)
-        yield from scaling(files, len(crew), scheduler, repeats)
+        yield from scaling(files, crew, Job(decode_files, files.paths), scheduler, repeats)
 
 
 def run(source: Path | None, images: int, workers: int, repeats: int = REPEATS, reds: int = 256) -> Iterator[str]:

@@ -91,18 +91,24 @@ def building(files: Files, crew: Crew, jobs: dict[str, Job], lacking: list[str],
     )
 
 
-def scaling(files: Files, workers: int, scheduler: str | None, repeats: int) -> Iterator[str]:
-    """Compare builds by several processes with builds by one, and a Dask cluster with as many processes."""
-    shard = min(SHARD_IMAGES, len(files))
-    count = _shards(workers)
+def scaling(files: Files, crew: Crew, alone: Job, scheduler: str | None, repeats: int) -> Iterator[str]:
+    """Compare builds by several processes with builds by one, and a Dask cluster with as many processes.
+
+    `alone` in several processes beside one says what the machine itself gives where nobody waits for anybody.
+    """
+    workers, shard = len(crew), min(SHARD_IMAGES, len(files))
+    count = max(_shards(workers), len(files) // shard)
     several = _config(_links(files, count * shard), files.scratch / "out", count * shard, shard, workers)
     sides = {"several": several, "one": replace(several, workers=1)}
     if scheduler is not None:
         sides["Dask"] = replace(several, workers=-1, backend="dask", scheduler=scheduler)
-    result = rounds({name: partial(_rate, config, workers) for name, config in sides.items()}, repeats)
+    crew.map(alone.function, [(alone.paths[:8],)] * workers)  # imports, first calls
+    machine = {f"{name} alone": _others(crew, n, {name: alone})[name] for name, n in (("several", workers), ("one", 1))}
+    result = rounds({name: partial(_rate, config, workers) for name, config in sides.items()} | machine, repeats)
     yield f"build, JPEG files to rescaled_lab, shards of {shard:,} images, start-up left out"
     many = counted(workers, "process")
     yield comparison(result, "several", "one", f"{many} / 1 process", Bar(0.95 * workers, workers))
+    yield comparison(result, "several alone", "one alone", "the same, reading and decoding alone")
     if scheduler is not None:
         yield comparison(result, "Dask", "several", f"Dask at {scheduler} / {many}", Bar(0.9, 1))
 
@@ -151,7 +157,7 @@ def _rate(config: BuildConfig, workers: int = 0) -> float:
     pipeline.build(config, lambda progress: marks.append((progress.shards, progress.images, time.perf_counter())))
     shutil.rmtree(config.out)
     _, images, start = next(mark for mark in marks if mark[0] >= workers)
-    _, more_images, end = next(mark for mark in marks if mark[0] >= _shards(workers) - workers)
+    _, more_images, end = next(mark for mark in marks if mark[0] >= marks[-1][0] - workers)
     return (more_images - images) / (end - start)
 
 

@@ -259,5 +259,7 @@ def test_scaling_sets_all_workers_beside_one(temporary: Path, monkeypatch: pytes
     monkeypatch.setattr(tempfile, "tempdir", None)
     lines = list(bench.run_scaling(None, 64, 2, None, repeats=1))
 
+    assert RATIO.search(lines[-2])
+    assert re.match(r"  2 processes / 1 process .*bar 1.9: (ok|short), stretch 2: (ok|short)", lines[-2])
     assert RATIO.search(lines[-1])
-    assert re.match(r"  2 processes / 1 process .*bar 1.9: (ok|short), stretch 2: (ok|short)", lines[-1])
+    assert lines[-1].startswith("  the same, reading and decoding alone ")
