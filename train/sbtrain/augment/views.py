@@ -34,7 +34,7 @@ _JITTER = slice(_MIRRORED + 1, _MIRRORED + 1 + JITTER_DRAWS)
 _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE = range(_JITTER.stop, _JITTER.stop + 4)
 _DRAWS = _SOLARIZE + 1
 #: Values of a view at a time on a CPU: a pass over them stays in its cache. And images: fewer do not pay for the calls.
-_CPU_VALUES, _CPU_IMAGES = 5 << 15, 16
+_CPU_VALUES, _CPU_IMAGES = 16 << 15, 16
 
 
 class Augment(nn.Module):
@@ -84,7 +84,7 @@ class Augment(nn.Module):
             some = slice(k * parts.size, (k + 1) * parts.size)
             views = out[some]
             _make(images[some], (parts.order - k * parts.size)[some], parts.place[some], plan[some], ends, spec, views)
-            torch.addcmul(shift, views, scale, out=views)
+            views.mul_(scale).add_(shift)
         return out
 
 
@@ -192,7 +192,7 @@ def plain_view(images: Tensor, view: ViewSpec, part: float = 1.0) -> Tensor:
     out = images.new_empty((len(images), 3, view.size, view.size), dtype=torch.float32)
     turned(resampled(images, order, taps, taps), order, None, out)
     shift, scale = _normalization(view).to(images.device)
-    return torch.addcmul(shift, out, scale, out=out)
+    return out.mul_(scale).add_(shift)
 
 
 def _normalization(view: ViewSpec) -> Tensor:

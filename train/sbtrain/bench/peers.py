@@ -56,10 +56,8 @@ class Peer:
 
 
 def _trouble(module: str, distribution: str) -> str | None:
-    if module == "streaming":
-        stand_in_for_torchvision()
     try:
-        importlib.import_module(module)
+        imported_streaming() if module == "streaming" else importlib.import_module(module)
     except ModuleNotFoundError:
         return f"pip install {distribution}"
     except Exception as error:  # a broken installation of someone else's package must not end the benchmark
@@ -157,8 +155,7 @@ def _smooth_images(manifest: Manifest, split: str, count: int) -> Iterator[NDArr
 
 def streaming_batches(manifest: Manifest, split: str, folder: Path) -> Iterator[int]:
     """Write some of the split as MDS shards, and yield batch sizes of StreamingDataset."""
-    stand_in_for_torchvision()
-    streaming = importlib.import_module("streaming")
+    streaming = imported_streaming()
     rows = _rows(manifest, split, STREAMING_SAMPLES)
     columns = {
         name: f"ndarray:{values.dtype.name}:{','.join(map(str, values.shape[1:]))}" for name, values in rows.items()
@@ -172,21 +169,29 @@ def streaming_batches(manifest: Manifest, split: str, folder: Path) -> Iterator[
         yield from _endless(DataLoader(dataset, BATCH, num_workers=0))
 
 
-def stand_in_for_torchvision() -> None:
-    """Put an empty torchvision in place of one that cannot be imported.
+def imported_streaming() -> Any:
+    """Import MosaicML Streaming, with an empty torchvision meanwhile where the real one cannot be imported.
 
     Streaming 0.13 imports it for data sets of its own, none of which is used here, and PyPI's wheels of it fit CUDA
     builds of torch alone ("operator torchvision::nms does not exist").
     """
     try:
         importlib.import_module("torchvision")
+        return importlib.import_module("streaming")
     except Exception:
         contents: dict[str, dict[str, object]] = {"": {}, ".datasets": {"VisionDataset": object}, ".transforms": {}}
         contents[".transforms.functional"] = {"to_tensor": None}
-        for suffix, content in contents.items():
-            module = types.ModuleType("torchvision" + suffix)
-            module.__dict__.update(content, __spec__=ModuleSpec(module.__name__, None))
-            sys.modules[module.__name__] = module
+        names = ["torchvision" + suffix for suffix in contents]
+        before = {name: sys.modules[name] for name in names if name in sys.modules}
+        for name, content in zip(names, contents.values(), strict=True):
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__dict__.update(content, __spec__=ModuleSpec(name, None))
+        try:
+            return importlib.import_module("streaming")
+        finally:
+            for name in names:
+                del sys.modules[name]
+            sys.modules.update(before)
 
 
 PEERS = (
