@@ -246,3 +246,20 @@ def test_the_report_s_loader_reads_lab_and_bins(synthetic: Manifest, tmp_path: P
     assert (x.shape, x.dtype, single.shape, dual.shape) == ((3, 96, 96), torch.float32, (12, 12), (12, 12))
     assert x[0].min().item() == pytest.approx(1.0, abs=1e-3)
     assert single[5, 5].item() == 99
+
+
+def test_streaming_is_imported_beside_a_torchvision_that_cannot_be_which_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "streaming.py").write_text("from torchvision.datasets import VisionDataset\nBASE = VisionDataset\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("streaming", "torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+
+    streaming = bench_peers.imported_streaming()
+    monkeypatch.delitem(sys.modules, "streaming")
+
+    assert streaming.BASE is object
+    assert [name for name in sys.modules if name.startswith("torchvision")] == ["torchvision"]
+    assert sys.modules["torchvision"] is None
