@@ -137,7 +137,7 @@ def test_without_run_dir_the_folder_is_named_after_the_run(
             2,
             "did you mean simsiam_cifar?",
         ),
-        (("--epochs", "0"), 2, "epochs 0, expected more than 0"),
+        (("--epochs", "0"), 2, "epochs 0: nothing would be learned"),
         (("--method", "denoising"), 2, "network 'simplenet' of the denoising method"),
         (("--shuffle", "random"), 2, "expected exact or window=K"),
         (("--batch-size", "100"), 2, "the split has 48 images"),

@@ -677,9 +677,90 @@ def test_results_from_scratch_stand_at_the_lines_without_pretraining(lean: Path,
     _, page, _ = report(lean, out=tmp_path / "page.html")
 
     text = section(page, "published")
-    assert "no pretraining full last layer, end to end; one draw all not measured 75.68 – 50.00 75.23 −25.23" in text
+    assert "no pretraining full last layer, end to end; one draw all 50.00 75.68 −25.68 other data not measured 75.23" in text
     assert "pretrained on random images no run" in text
     assert "RUC" not in text  # a clustering, of another method
+
+
+def judged_on(result: Path, split: str, train: int, images: int) -> Path:
+    """Make a result one of ten classes, on so many images of train, of so many of `split`."""
+    data = json.loads(result.read_text())
+    counts = {"train": {**data["data"]["train"], "images": train}, split: {**data["data"]["val"], "images": images}}
+    edit(
+        result,
+        config={**data["config"], "freeze": False, "eval_split": split, "samples_per_class": ["all"]},
+        data=counts,
+    )
+    edit(result, classes=10, eval_images=images, fits=[{**data["fits"][0], "samples": 0, "images": train, "top1": 0.5}])
+    return result
+
+
+def test_val_and_test_stand_in_columns_of_their_own(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18")
+    judged_on(finetuned(lean), "val", 40_000, 10_000)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert (
+        "pretrained on CIFAR-10 full last layer, end to end; one draw all 50.00 88.59 −38.59 not measured 88.89 –"
+        in text
+    )
+
+
+def test_a_result_on_one_published_data_set_does_not_stand_in_the_table_of_another(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18")
+    judged_on(finetuned(lean), "test", 5000, 8000)
+    finetuned(lean, scratch=True).unlink()
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert "ResNet-18, STL-10, 100 epochs full last layer, end to end; one draw all 50.00 70.23 −20.23" in text
+    assert "pretrained on CIFAR-10 no run" in text
+
+
+def test_a_run_of_given_weights_stands_at_the_line_of_imagenets_labels(lean: Path, tmp_path: Path) -> None:
+    edit_config(lean, method="simsiam", network="resnet18", weights="resnet18.pth", epochs=0)
+    judged_on(finetuned(lean), "test", 5000, 8000)
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    text = section(page, "published")
+    assert "ResNet-18, ImageNet labels full last layer, end to end; one draw all 50.00 89.82 −39.82" in text
+    assert "ResNet-18, STL-10, 100 epochs no run" in text
+
+
+def test_a_number_of_an_unfinished_run_says_so(lean: Path, tmp_path: Path) -> None:
+    (lean / "results" / "pretrain.json").unlink()
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "full last layer, frozen; 2 draws; pretraining is not finished 2 " in section(page, "published")
+
+
+def test_a_curve_with_a_gap_says_where(lean: Path, tmp_path: Path) -> None:
+    (lean / "metrics.jsonl").write_text(
+        '{"step": 2, "loss": NaN}\n{"step": 4, "loss": 3.5}\n{"step": 6, "loss": 3.0}\n'
+    )
+
+    _, page, _ = report(lean, out=tmp_path / "page.html")
+
+    assert "full: loss; the loss is not a number at step 2: the curve has a gap there" in section(page, "training")
+
+
+def test_runs_judged_on_as_many_but_other_images_are_said(lean: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(lean, tmp_path / "other")
+    remark = "The runs were judged on different data sets: compare numbers within a row only."
+    _, page, _ = report(lean, other, out=tmp_path / "same.html")
+    assert remark not in section(page, "published")
+    for path in (finetuned(other), finetuned(other, scratch=True)):
+        data = json.loads(path.read_text())["data"]
+        edit(path, data={**data, "val": {**data["val"], "digest": "0" * 32}})
+
+    _, page, _ = report(lean, other, out=tmp_path / "page.html")
+
+    assert remark in section(page, "published")
 
 
 def test_messages_of_a_reproduction_are_whole_and_its_tiny_numbers_no_headline(lean: Path, tmp_path: Path) -> None:

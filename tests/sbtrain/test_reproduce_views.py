@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from builds import small_config, write_images
@@ -15,6 +16,7 @@ from sbformat.manifest import Manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
 from sbtrain.cli import main
+from sbtrain.networks.backbones import build_backbone
 from sbtrain.presets import load_preset
 from sbtrain.report.published import published_table
 from sbtrain.reproduce import plan as reproduce_plan
@@ -204,3 +206,90 @@ def test_jobs_are_the_commands_of_every_kind_of_evaluation(small: str, labeled: 
     assert "--layers backbone" in text
     assert ("sbtrain cluster --run" in text) == (small == "self-classifier")
     assert "sbtrain finetune --run" in text
+
+
+# ------------------------------------------------------------------------------------------- weights of ImageNet labels
+
+
+def test_lines_that_begin_with_imagenet_are_run_where_weights_are_given() -> None:
+    weights = {"resnet18": Path("/w/resnet18.pth"), "pit_ti": Path("/w/pit.pth")}
+    rows = table("simsiam", weights=weights).rows
+    cells = {row.cells[0].name: row.cells[0] for row in rows if row.cells and row.about.get("start") == "imagenet"}
+
+    assert sorted(cells) == [
+        f"imagenet-labels-simsiam-{each}-seed0"
+        for each in ("celeba-pit_ti", "celeba-resnet18", "stl10-pit_ti", "stl10-resnet18")
+    ]
+    for cell in cells.values():
+        assert cell.preset is not None
+        plain = load_preset(cell.preset).config
+        assert cell.config == replace(plain, epochs=0, weights=str(weights[cell.name.split("-")[-2]]))
+    lacking = [row.note for row in rows if not row.cells]
+    assert lacking == [
+        f"weights of ImageNet labels are not trained here: give them, --weights {network}=FILE"
+        for network in ("efficientnet_b0", "vit_small")
+    ]
+
+
+def test_such_a_line_has_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_images(write_images(write_images(tmp_path / "images", 24), 12, "val"), 32, "unlabeled")
+    shards = tmp_path / "shards"
+    build(small_config(images, shards, "rgb", image_size=32))
+    body = build_backbone("resnet18", (32,)).body
+    torch.save({f"body.{name}": value for name, value in body.state_dict().items()}, tmp_path / "w.pth")
+    whole = reproduce_plan.TABLES["simsiam"]
+
+    def one(setting: Setting) -> Table:
+        found = whole(setting)
+        return replace(found, rows=tuple(row for row in found.rows if row.name == "STL-10: ResNet-18, ImageNet labels"))
+
+    monkeypatch.setitem(reproduce_plan.TABLES, "simsiam", one)
+    result = reproduce("simsiam", shards, tmp_path / "out", "--weights", f"resnet18={tmp_path / 'w.pth'}")
+
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "out" / "tiny" / "reproduce.json").read_bytes())["tables"]["simsiam"]["rows"]
+    assert row["published"]["top1"] == 0.8982
+    assert 0 <= row["evaluations"][0]["top1"]["mean"] <= 1
+    assert "no curve: its weights were given, epochs 0" in (tmp_path / "out" / "tiny" / "report.md").read_text()
+    script = reproduce(
+        "simsiam",
+        shards,
+        tmp_path / "out",
+        "--weights",
+        f"resnet18={tmp_path / 'w.pth'}",
+        "--jobs",
+        str(tmp_path / "jobs"),
+    )
+    assert script.exit_code == 0
+    assert f"--weights {tmp_path / 'w.pth'} --epochs 0" in next((tmp_path / "jobs").glob("0*.sh")).read_text()
+    assert f"--weights resnet18={tmp_path / 'w.pth'}" in (tmp_path / "jobs" / "collect.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "simsiam",
+            "resnet18",
+            "weights 'resnet18', expected NETWORK=FILE, NETWORK one of efficientnet_b0, pit_ti, resnet18",
+        ),
+        ("simsiam", "resnet50=w.pth", "weights 'resnet50=w.pth', expected NETWORK=FILE"),
+        ("simsiam", "resnet18=w.pth", "weights w.pth: no such file"),
+        ("table1", "resnet18=/dev/null", "weights /dev/null: no such file"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused(
+    name: str, text: str, message: str, labeled: Path, tmp_path: Path
+) -> None:
+    result = reproduce(name, labeled, tmp_path, "--weights", text)
+
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_weights_for_a_table_without_such_lines_are_refused(labeled: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").touch()
+    result = reproduce("table1", labeled, tmp_path, "--weights", f"resnet18={tmp_path / 'w.pth'}")
+
+    assert result.exit_code == 2
+    assert "no line of table1 begins with them" in result.output

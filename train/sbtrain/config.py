@@ -33,7 +33,7 @@ FIELDS_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("input", "normalize"), _IMAGE),
     "loss": ("split_brain",),
     **dict.fromkeys(("noise", "noise_level", "reconstruction"), ("denoising",)),
-    **dict.fromkeys(("augmentation", "view_size", "zero_init"), _VIEWS),
+    **dict.fromkeys(("augmentation", "view_size", "zero_init", "weights"), _VIEWS),
     **dict.fromkeys(("projector", "stop_gradient", "constant_predictor_lr"), ("simsiam",)),
     **dict.fromkeys(("head", "classes", "classifier", "prior", "tau_row", "tau_col", "eps"), ("self_classifier",)),
     **dict.fromkeys(("queue", "queue_replace"), ("self_classifier",)),
@@ -72,6 +72,8 @@ class PretrainConfig:
     """Pixels of a side of the global views; local ones keep their share of it. 0: of the stored images."""
     zero_init: bool = False
     """ResNets: residual blocks begin as identities."""
+    weights: str = ""
+    """simsiam, self_classifier: file of weights that the backbone begins with, `sbtrain.networks.weights`; empty: fresh."""
     projector: Projector = "three-layer"
     """simsiam: layers of z; its predictor's follow."""
     stop_gradient: bool = True
@@ -91,6 +93,7 @@ class PretrainConfig:
     queue_replace: bool = False
     """Replace first views' embeddings by their neighbors, not only log how near these are."""
     epochs: int = 11
+    """0: none, of given weights."""
     batch_size: int = 64
     accumulate: int = 1
     """Micro-batches a step: `batch_size` is theirs together."""
@@ -132,12 +135,14 @@ class PretrainConfig:
         for name, hint in get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), hint)
         self._check_network()
-        for name in ("epochs", "batch_size", "accumulate", "lr", "decay", "bad_steps", "tau_row", "tau_col", "eps"):
+        if self.epochs == 0 and not self.weights:
+            raise ConfigError("epochs 0: nothing would be learned. Give at least 1, or trained weights: --weights FILE")
+        for name in ("batch_size", "accumulate", "lr", "decay", "bad_steps", "tau_row", "tau_col", "eps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected more than 0")
         for name in (
             "weight_decay", "momentum", "warmup", "warmup_epochs", "warmup_lr", "final_lr", "clip", "limit", "rollbacks",
-            "view_size", "queue",
+            "view_size", "queue", "epochs",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}, expected 0 or more")

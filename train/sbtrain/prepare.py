@@ -14,6 +14,8 @@ from sbtrain.flops import peak_flops
 from sbtrain.graphs import refuse
 from sbtrain.loop import Habits
 from sbtrain.methods import Method
+from sbtrain.methods.views import OnViews
+from sbtrain.networks.weights import load_weights
 from sbtrain.ranks.world import ALONE, World
 from sbtrain.residence import nearest
 from sbtrain.run_folder import CONFIG_NAME, read_run
@@ -68,6 +70,8 @@ def prepare(request: Request, world: World = ALONE) -> Parts:
     if request.habits.graphs:
         refuse(config, runtime)
     method = build_method(config, manifest)
+    if isinstance(method, OnViews) and config.weights:
+        load_weights(method.backbone, Path(config.weights))
     reader = open_split(config, manifest, method)
     # Counting loads much of torch (a second or two), and only CUDA's log has a use for it.
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None

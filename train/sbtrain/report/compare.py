@@ -91,7 +91,7 @@ def _data_remarks(runs: Sequence[Run]) -> list[Text]:
                 warning=True,
             )
         )
-    if len(sets) > 1:
+    if len(sets) > 1 or _judged_on_different_images(runs):
         found.append(
             Text("The runs were judged on different data sets: compare numbers within a row only.", warning=True)
         )
@@ -104,6 +104,16 @@ def _data_remarks(runs: Sequence[Run]) -> list[Text]:
             shown = "; ".join(f"{', '.join(names)} on images {digest}" for digest, names in groups.items())
             found.append(Text(f"Pretrained on different images of {colorspace}: {shown}.", warning=True))
     return found
+
+
+def _judged_on_different_images(runs: Sequence[Run]) -> bool:
+    """Return whether reported images differ where their number does not; each color space has bytes of its own."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        for result in run.finetuned:
+            split = str(result.config.get("eval_split"))
+            seen.setdefault((str(run.colorspace), split), set()).add(str(result.data.get(split, {}).get("digest")))
+    return any(len(digests) > 1 for digests in seen.values())
 
 
 def _beside(table: PublishedTable, runs: Sequence[Run]) -> Table:
@@ -144,18 +154,34 @@ def _ours(table: PublishedTable, row: PublishedRow, run: Run) -> list[tuple[Cell
     scratch = row.keys.get("start") == "none"
     if table.kind == "attributes":
         return with_attributes(table, row, run, scratch)
-    lines = []
-    for result in (each for each in run.finetuned if each.scratch == scratch):
-        shot = best_shot(result, table.labels)
-        other = table.other(result.judged(shot))
-        cells = [cell for m in table.metrics for cell in three(row, m, getattr(shot, m, None), other)]
-        lines.append((Cell(run.name, note=f"{result.setting}; {_draws(shot)}"), Cell(shot.label), *cells))
+    mine = [each for each in run.finetuned if each.scratch == scratch]
+    here = [each for each in mine if not _of_another(table, each)]
+    if mine and not here:
+        return []
+    lines = [_line_of(table, row, run, each) for each in here]
     lines += [
         (Cell(run.name, note=file), missing("–"), *without(table, row, DAMAGED))
         for file in run.lost("finetune", scratch)
     ]
     nothing = (Cell(run.name), missing("–"), *without(table, row, "not fine-tuned"))
     return lines or ([] if scratch else [nothing])
+
+
+def _line_of(table: PublishedTable, row: PublishedRow, run: Run, result: Finetuned) -> tuple[Cell, ...]:
+    shot = best_shot(result, table.labels)
+    other = table.other(result.judged(shot))
+    of_val = "val" in table.metrics and result.config.get("eval_split") == "val"
+    numbers = {"val": shot.top1} if of_val else {m: getattr(shot, m, None) for m in table.metrics}
+    cells = [cell for m in table.metrics for cell in three(row, m, numbers.get(m), other)]
+    unfinished = "" if run.finished else "; pretraining is not finished"
+    return Cell(run.name, note=f"{result.setting}; {_draws(shot)}{unfinished}"), Cell(shot.label), *cells
+
+
+def _of_another(table: PublishedTable, result: Finetuned) -> bool:
+    """Return whether a result is of the images of another published table of the same kind and method."""
+    judged = result.judged(best_shot(result, table.labels))
+    alike = [each for each in published_tables() if each.kind == table.kind and each.methods == table.methods]
+    return OTHER_DATA in table.other(judged) and any(OTHER_DATA not in each.other(judged) for each in alike)
 
 
 def _draws(shot: Shot) -> str:

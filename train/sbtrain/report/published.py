@@ -33,10 +33,11 @@ class PublishedRow:
     def matches(self, config: dict[str, Any], colorspace: str | None, noise: bool = False) -> bool:
         """Return whether a run of ours is of this line's kind: a network's variants, such as ``-head``, count as it.
 
-        To a line without pretraining belong the run's results from scratch, to that of random images a run on `noise`. No
-        run pretrains on labels.
+        To a line without pretraining belong the run's results from scratch, to that of random images a run on `noise`, to
+        that of ImageNet's labels one of given weights and no steps.
         """
-        if self.keys.get("start") not in ("none", "random" if noise else None):
+        given = bool(config.get("weights")) and config.get("epochs") == 0
+        if self.keys.get("start") not in ("none", "imagenet" if given else "random" if noise else None):
             return False
         network, method = str(config.get("network", "")), config.get("method")
         mine = self.keys.get("network", "")

@@ -64,6 +64,11 @@ class Run:
         return any("simsiam-noise" in name for name in (str(self.record.get("preset")), self.path.resolve().name))
 
     @property
+    def finished(self) -> bool:
+        """Whether its pretraining took every step."""
+        return _finished(self.path)
+
+    @property
     def label(self) -> str:
         """Network, method and color space, for a table."""
         method = {"split_brain": ""}.get(str(self.config.get("method", "")), str(self.config.get("method", "")))
@@ -116,7 +121,9 @@ def read_run(path: Path, name: str) -> Run:
         return [(file.name, data) for file in files if (data := load(file, what)) is not None]
 
     record = load(path / CONFIG_NAME, "what was trained on what is not known") or {}
-    series = read_series(path)
+    asked = record.get("config")
+    given = isinstance(asked, dict) and asked.get("epochs") == 0  # of its own it has no step to tell of
+    series = Series((), ()) if given else read_series(path)
     summary = load(path / "results" / "pretrain.json", "its summary is left out") if _finished(path) else None
     finetuned = []
     for file, data in load_all("finetune-*.json", "its accuracies are left out"):

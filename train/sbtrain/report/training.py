@@ -34,7 +34,10 @@ def training_section(runs: Sequence[Run]) -> Section:
         blocks.append(Table(caption=f"Alarms{left}", header=("run", "what", "step"), rows=rows, texts=2))
     for run in runs:
         if not run.series.lines:
-            blocks.append(Text(f"{run.name}: no curve: {'; '.join(run.series.problems)}.", warning=True))
+            why = "; ".join(run.series.problems)
+            blocks.append(
+                Text(f"{run.name}: no curve: {why or 'its weights were given, epochs 0'}.", warning=bool(why))
+            )
     return Section("Training", "training", tuple(blocks))
 
 
@@ -83,7 +86,9 @@ def _picture(run: Run, unit: str, names: list[str], scale: float) -> Picture:
     alt += f"; {len(alarms)} alarms" if alarms else ""
     title = {"loss": "loss", "%": "accuracy on the way, %"}.get(unit, "monitor")
     title += f"; one point, step {run.series.lines[0]['step']:,}" if len(run.series.lines) == 1 else ""
-    return Picture(svg=curves_chart(lines, "step", unit, alt, alarms), alt=alt, caption=f"{run.name}: {title}")
+    gaps = [problem for problem in run.series.problems if "not a number" in problem] if unit == "loss" else []
+    caption = "; ".join([f"{run.name}: {title}", *gaps])
+    return Picture(svg=curves_chart(lines, "step", unit, alt, alarms), alt=alt, caption=caption)
 
 
 def _steps(alarm: Alarm) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sbformat.schema import TargetSpec
@@ -23,6 +25,8 @@ class Setting:
     """Pretraining runs of each cell that has several; None: the scale's."""
     target: TargetSpec
     """Of the shards that cells use unless they say otherwise."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Backbone -> file of weights of ImageNet labels, which is not trained here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +23,7 @@ from sbtrain.reproduce.record import Parts
 from sbtrain.reproduce.run import PRETRAIN, Work, guess, reproduce
 from sbtrain.reproduce.scales import SCALES, scale_of
 from sbtrain.reproduce.sets import MissingShards, find_sets
+from sbtrain.reproduce.view_scales import SIMSIAM
 from sbtrain.runtime import RunError
 
 EXAMPLE = """\b
@@ -46,12 +47,16 @@ Example:
     type=click.IntRange(1),
     help="Pretraining runs of each cell of table 1, self-classifier, simsiam; by default the scale's.",
 )  # fmt: skip
+@click.option(
+    "--weights", multiple=True, metavar="NETWORK=FILE",
+    help="Of ImageNet labels, for the lines of simsiam that begin with them; as in sbtrain pretrain --weights.",
+)  # fmt: skip
 @device_option
 @click.option("--jobs", type=click.Path(path_type=Path), metavar="DIR", help="Write each cell as a job script instead.")
 @click.option("--dry-run", "dry", is_flag=True, help="List the cells, what is missing, and about how long it takes.")
 def reproduce_command(
     table: str, shards: tuple[Path, ...], out: Path, scale: str, split: str | None, eval_split: str | None,
-    seeds: int | None, device: str, jobs: Path | None, dry: bool,
+    seeds: int | None, weights: tuple[str, ...], device: str, jobs: Path | None, dry: bool,
 ) -> None:  # fmt: skip
     """Run a published table from presets: pretraining, then its evaluations, with intervals.
 
@@ -75,18 +80,35 @@ def reproduce_command(
       75   SIGTERM, SIGUSR1 or SIGUSR2 came: run the same command again to go on
       130  Ctrl-C: the same
     """
-    work = _work(table, shards, out, scale, split, eval_split, seeds, device)
+    trained = _files(table, weights)
+    work = _work(table, shards, out, scale, split, eval_split, seeds, trained, device)
     if jobs is not None:
-        _write_jobs(work, jobs, _again(table, shards, out, scale, split, eval_split, seeds, device))
+        _write_jobs(work, jobs, _again(table, shards, out, scale, split, eval_split, seeds, trained, device))
     elif dry:
         _show(work)
     else:
         _run(work, table)
 
 
+def _files(table: str, weights: Sequence[str]) -> dict[str, Path]:
+    """Return the files of ``NETWORK=FILE``, absolute: jobs may run elsewhere."""
+    networks = sorted({network for names in SIMSIAM.values() for network in names})
+    files = {}
+    for text in weights:
+        network, _, path = text.partition("=")
+        if network not in networks or not path:
+            raise ConfigError(f"weights {text!r}, expected NETWORK=FILE, NETWORK one of {', '.join(networks)}")
+        if not Path(path).is_file():
+            raise ConfigError(f"weights {path}: no such file. Give one of a state dict, .safetensors or .pth")
+        files[network] = Path(path).resolve()
+    if files and table not in ("simsiam", "all"):
+        raise ConfigError(f"weights, but no line of {table} begins with them. Leave them out, or reproduce simsiam")
+    return files
+
+
 def _work(
     table: str, shards: Sequence[Path], out: Path, scale: str, split: str | None, eval_split: str | None,
-    seeds: int | None, device: str,
+    seeds: int | None, weights: Mapping[str, Path], device: str,
 ) -> Work:  # fmt: skip
     chosen = scale_of(scale)
     if table not in (*TABLES, "all"):  # before any folder is read
@@ -94,7 +116,7 @@ def _work(
     sets = find_sets(shards)
     there = sets.base.splits
     setting = Setting(
-        scale=chosen, target=sets.base.target, seeds=seeds,
+        scale=chosen, target=sets.base.target, seeds=seeds, weights=weights,
         split=split or ("unlabeled" if "unlabeled" in there else "train"),
         eval_split=eval_split or ("val" if "val" in there else "test"),
     )  # fmt: skip
@@ -162,7 +184,7 @@ def _write_jobs(work: Work, folder: Path, collect: list[str]) -> None:
 
 def _again(
     table: str, shards: Sequence[Path], out: Path, scale: str, split: str | None, eval_split: str | None,
-    seeds: int | None, device: str,
+    seeds: int | None, weights: Mapping[str, Path], device: str,
 ) -> list[str]:  # fmt: skip
     words = ["sbtrain", "reproduce", table]
     for root in shards:
@@ -170,4 +192,6 @@ def _again(
     words += ["--out", str(out.resolve()), "--scale", scale, "--device", device]
     for name, value in (("--split", split), ("--eval-split", eval_split), ("--seeds", seeds)):
         words += [name, str(value)] if value is not None else []
+    for network, path in weights.items():
+        words += ["--weights", f"{network}={path}"]
     return words

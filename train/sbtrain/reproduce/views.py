@@ -22,9 +22,11 @@ from sbtrain.reproduce.judges import Evaluation
 from sbtrain.reproduce.scales import Budget
 from sbtrain.reproduce.view_scales import CORES, FLOPS, SELF_CLASSIFIER, VIEW_SCALES, ViewScale
 
-#: Lines of the STL-10 and CelebA tables that begin with a network trained on ImageNet's labels.
-NOT_HERE = "weights of ImageNet labels: not trained here, published only"
+#: Of lines of the STL-10 and CelebA tables that begin with a network trained on ImageNet's labels.
+NOT_HERE = "weights of ImageNet labels are not trained here: give them, --weights {}=FILE"
 SCRATCH = ", from scratch"
+#: Beginning of the names of cells that begin with them.
+IMAGENET = "imagenet-labels-"
 _CLUSTERS = {"nmi": "NMI", "ami": "AMI", "ari": "ARI", "acc": "ACC"}
 _ATTRIBUTES = {
     "jaccard_macro": "Jaccard macro", "auc_macro": "AUC macro", "jaccard_micro": "Jaccard micro", "auc_micro": "AUC micro",
@@ -82,8 +84,8 @@ def _same(row: PublishedRow, line: PublishedRow) -> bool:
 
 def _classes(setting: Setting, data: str, network: str, line: PublishedRow, source: str) -> Row:
     scale, split, control = VIEW_SCALES[setting.scale.name], _reported(setting), line.keys.get("start") == "none"
-    if line.keys.get("start") == "imagenet":
-        return _published_only(line, {"top1": "top-1"}, source)
+    if _lacks_weights(setting, network, line):
+        return _published_only(network, line, {"top1": "top-1"}, source)
     shared: dict[str, Any] = {"seed": 0, "eval_split": split, "eval_limit": scale.limit}
     fine = {**scale.finetune, "draws": scale.fine_draws.get(data, 1), **shared, "from_scratch": control}
     name = f"fine-tuned{SCRATCH if control else ''}"
@@ -97,7 +99,7 @@ def _classes(setting: Setting, data: str, network: str, line: PublishedRow, sour
         measures += _of_neighbors()
     judged = "cifar10" if data == NOISE else data
     images = Images(pretrained_on=data, judged_on=judged, train=_TRAIN[judged], stand_in=scale.stand_in)
-    return _row(line, _cells(setting, f"simsiam-{data}-{network}", images, evaluations), measures, source)
+    return _row(line, _cells(setting, _name(data, network, line), images, evaluations), measures, source)
 
 
 def _attributes(setting: Setting, network: str, line: PublishedRow) -> Row:
@@ -107,8 +109,8 @@ def _attributes(setting: Setting, network: str, line: PublishedRow) -> Row:
         for part in ("val_", "")
         for key, title in _ATTRIBUTES.items()
     }
-    if line.keys.get("start") == "imagenet":
-        return _published_only(line, titles, "simsiam-celeba")
+    if _lacks_weights(setting, network, line):
+        return _published_only(network, line, titles, "simsiam-celeba")
     evaluations: dict[str, Evaluation] = {}
     measures: list[Measure] = []
     for split in ("val", "test"):
@@ -118,8 +120,16 @@ def _attributes(setting: Setting, network: str, line: PublishedRow) -> Row:
         part = "val_" if split == "val" else ""
         measures += [Measure(titles[f"{part}{key}"], name, key, line.values.get(f"{part}{key}")) for key in _ATTRIBUTES]
     images = Images(pretrained_on="celeba", judged_on="celeba", train=_TRAIN["celeba"], stand_in=scale.stand_in)
-    cells = _cells(setting, f"simsiam-celeba-{network}", images, evaluations)
+    cells = _cells(setting, _name("celeba", network, line), images, evaluations)
     return _row(line, cells, measures, "simsiam-celeba")
+
+
+def _lacks_weights(setting: Setting, network: str, line: PublishedRow) -> bool:
+    return line.keys.get("start") == "imagenet" and network not in setting.weights
+
+
+def _name(data: str, network: str, line: PublishedRow) -> str:
+    return f"{IMAGENET if line.keys.get('start') == 'imagenet' else ''}simsiam-{data}-{network}"
 
 
 def _reported(setting: Setting) -> str:
@@ -152,14 +162,16 @@ def _row(line: PublishedRow, cells: tuple[Cell, ...], measures: list[Measure], s
     )  # fmt: skip
 
 
-def _published_only(line: PublishedRow, titles: Mapping[str, str], source: str) -> Row:
-    return replace(_row(line, (), _measures("", titles, line.values), source), note=NOT_HERE)
+def _published_only(network: str, line: PublishedRow, titles: Mapping[str, str], source: str) -> Row:
+    return replace(_row(line, (), _measures("", titles, line.values), source), note=NOT_HERE.format(network))
 
 
 def _cells(setting: Setting, name: str, images: Images, evaluations: dict[str, Evaluation]) -> tuple[Cell, ...]:
-    scale = VIEW_SCALES[setting.scale.name]
-    preset, fields = scale.pretrain.get(name, (f"report/{name}", {}))
-    flops = FLOPS[name] * scale.shrink.get(name, 1.0)
+    scale, like = VIEW_SCALES[setting.scale.name], name.removeprefix(IMAGENET)
+    preset, fields = scale.pretrain.get(like, (f"report/{like}", {}))
+    if like != name:  # the same network and images, and no pretraining on them
+        fields = {**fields, "epochs": 0, "weights": str(setting.weights[like.rpartition("-")[2]])}
+    flops = FLOPS[like] * scale.shrink.get(like, 1.0)
     # A forward pass of one plain view is a sixth of a step on two.
     budget = Budget(evaluations={}, images_per_s=CORES / flops, features_per_s=6 * CORES / flops, checkpoint_every=200)
     made = []
