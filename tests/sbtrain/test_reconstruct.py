@@ -18,7 +18,7 @@ from torch import nn
 from runs import CPU, command
 from sbformat.manifest import open_manifest
 from sbformat.permutation import permute
-from sbformat.schema import fixed_range, values_from_bins
+from sbformat.schema import fixed_range, values_from_bins, values_from_image
 from sbformat.shard import open_shard
 from sbtrain.cli import main
 from sbtrain.evaluation.pretrained import open_pretrained
@@ -62,22 +62,27 @@ def test_a_run_gets_a_picture_and_numbers(own_run: Path, shards: Path) -> None:
     found = record(own_run)
     assert (found["format"], found["version"], found["scores"]["images"]) == ("sbtrain-reconstruct", 1, 48)
     (figure,) = found["figures"]
-    assert figure["columns"] == ["original", "4 × 4 target", "arg-max", "expectation"]
+    assert figure["columns"] == ["original", "4 × 4 means", "4 × 4 target", "arg-max", "expectation"]
     assert len(figure["rows"]) == 3
-    assert picture(own_run, figure).shape == (HEADING + 3 * STEP, 4 * STEP + GAP, 3)
+    assert picture(own_run, figure).shape == (HEADING + 3 * STEP, 5 * STEP + GAP, 3)
     assert found["run"]["checkpoint"]["step"] == 12
 
 
-def test_the_picture_shows_the_images_and_their_own_bins(own_run: Path, shards: Path) -> None:
+def test_the_picture_shows_the_images_their_means_and_their_own_bins(own_run: Path, shards: Path) -> None:
     invoke("reconstruct", "--run", own_run, "--shards", shards, "--split", "unlabeled", "--images", "2")
     sheet = picture(own_run, record(own_run)["figures"][0])
     manifest = open_manifest(shards, "lab")
     with open_shard(manifest, "unlabeled", manifest.splits["unlabeled"].shards[0]) as shard:
         single, dual = shard.read("target_single", 0, 2), shard.read("target_dual", 0, 2)
+        levels = shard.read("image", 0, 2).astype(np.float32)
 
+    means = levels.reshape(2, 3, 4, 16, 4, 16).mean((3, 5))
+    downsized = rgb_from_values(values_from_image(means, "lab", None), "lab").astype(int)
     cells = rgb_from_values(values_from_bins(single, dual, fixed_range("lab"), manifest.target), "lab")
 
-    assert (tile(sheet, 1, 1)[:: (STEP - GAP) // 4, :: (STEP - GAP) // 4] == cells[1]).all()
+    every = (STEP - GAP) // 4
+    assert abs(tile(sheet, 1, 1)[::every, ::every] - downsized[1]).max() <= 1
+    assert (tile(sheet, 1, 2)[::every, ::every] == cells[1]).all()
 
 
 @pytest.mark.parametrize("space", ["rgb", "rescaled_lab"])
@@ -117,7 +122,8 @@ def test_a_rescaled_run_is_shown_by_the_fixed_range_too(shards: Path, tmp_path: 
 
     own, fixed = (picture(run_dir, figure) for figure in record(run_dir)["figures"])
     assert (tile(own, 0, 0) == tile(fixed, 0, 0)).all()
-    assert (tile(own, 0, 1) != tile(fixed, 0, 1)).any()
+    assert (tile(own, 0, 1) == tile(fixed, 0, 1)).all()
+    assert (tile(own, 0, 2) != tile(fixed, 0, 2)).any()
 
 
 def test_a_regression_run_shows_means(shards: Path, tmp_path: Path) -> None:
@@ -144,7 +150,7 @@ def test_a_denoising_run_shows_what_was_corrupted(shards: Path, tmp_path: Path) 
 def test_decoding_can_be_one_alone(own_run: Path, shards: Path) -> None:
     invoke("reconstruct", "--run", own_run, "--shards", shards, "--split", "unlabeled", "--decode", "expectation")
 
-    assert record(own_run)["figures"][0]["columns"] == ["original", "4 × 4 target", "expectation"]
+    assert record(own_run)["figures"][0]["columns"] == ["original", "4 × 4 means", "4 × 4 target", "expectation"]
     assert "delta_e_argmax" not in record(own_run)["scores"]
 
 

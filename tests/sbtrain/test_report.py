@@ -677,7 +677,10 @@ def test_results_from_scratch_stand_at_the_lines_without_pretraining(lean: Path,
     _, page, _ = report(lean, out=tmp_path / "page.html")
 
     text = section(page, "published")
-    assert "no pretraining full last layer, end to end; one draw all 50.00 75.68 −25.68 other data not measured 75.23" in text
+    assert (
+        "no pretraining full last layer, end to end; one draw all 50.00 75.68 −25.68 other data not measured 75.23"
+        in text
+    )
     assert "pretrained on random images no run" in text
     assert "RUC" not in text  # a clustering, of another method
 

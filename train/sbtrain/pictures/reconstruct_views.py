@@ -82,11 +82,16 @@ def view(method: SplitBrain | Denoising, manifest: Manifest, batch: Batch, decod
         return _denoised(method, manifest, batch, original, ranges)
     if method.kind == "regression":
         return _regressed(method, manifest, batch, original, ranges)
-    return _classified(method, manifest, batch, original, decodes)
+    return _classified(method, manifest, batch, original, ranges, decodes)
 
 
 def _classified(
-    method: SplitBrain, manifest: Manifest, batch: Batch, original: Values, decodes: Sequence[Decode]
+    method: SplitBrain,
+    manifest: Manifest,
+    batch: Batch,
+    original: Values,
+    ranges: Values | None,
+    decodes: Sequence[Decode],
 ) -> View:
     space, target = manifest.colorspace, manifest.target
     single, dual = _outputs(method, batch)
@@ -96,10 +101,12 @@ def _classified(
         spans = {"stored": batch["target_range"].cpu().numpy(), "fixed": fixed_range(space)}
     columns: dict[str, dict[str, Pixels]] = {}
     scores = {}
+    downsized = _downsized(method, manifest, batch, ranges)
     for kind, span in spans.items():
         wanted = values_from_bins(bins["target_single"], bins["target_dual"], span, target)
         columns[kind] = {
             "original": rgb_from_values(original, space),
+            f"{target.size} × {target.size} means": rgb_from_values(downsized, space),
             f"{target.size} × {target.size} target": rgb_from_values(wanted, space),
         }
         for decode in decodes:
@@ -116,10 +123,8 @@ def _classified(
 def _regressed(method: SplitBrain, manifest: Manifest, batch: Batch, original: Values, ranges: Values | None) -> View:
     space, t = manifest.colorspace, manifest.target.size
     single, dual = _outputs(method, batch)
-    means = functional.adaptive_avg_pool2d(method.inputs(batch), t)
-    wanted, found = (
-        values_from_inputs(x, method.inputs, manifest, ranges) for x in (means, torch.cat([single, dual], dim=1))
-    )
+    wanted = _downsized(method, manifest, batch, ranges)
+    found = values_from_inputs(torch.cat([single, dual], dim=1), method.inputs, manifest, ranges)
     columns = {
         "original": rgb_from_values(original, space),
         f"{t} × {t} means": rgb_from_values(wanted, space),
@@ -158,3 +163,9 @@ def _finite(output: Tensor) -> Tensor:
     if not output.isfinite().all():
         raise RunError("the network's outputs are not finite: nothing to show. Train it again, at a lower --lr")
     return output.float()
+
+
+def _downsized(method: SplitBrain, manifest: Manifest, batch: Batch, ranges: Values | None) -> Values:
+    """Return the means of the cells of the target, before they are put into bins."""
+    means = functional.adaptive_avg_pool2d(method.inputs(batch), manifest.target.size)
+    return values_from_inputs(means, method.inputs, manifest, ranges)
