@@ -7,9 +7,11 @@ libhdf5 holds one lock for the whole process and reads a fancy index about 1,000
 
 from __future__ import annotations
 
+import errno
 import importlib
 import mmap
 import os
+import resource
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,9 +57,8 @@ class Shard:
         except FileNotFoundError:
             raise ShardError(f"{path}: missing, the manifest lists it. Rebuild it: {_repair(path)}") from None
         except OSError as error:
-            raise ShardError(
-                f"{path}: cannot be opened ({error.strerror}). Permit reading, or rebuild it: {_repair(path)}"
-            ) from error
+            remedy = _raise_limit(error) or f"Permit reading, or rebuild it: {_repair(path)}"
+            raise ShardError(f"{path}: cannot be opened ({error.strerror}). {remedy}") from error
         found = os.fstat(self._file).st_size
         if found != record.bytes:
             os.close(self._file)
@@ -170,7 +171,8 @@ class Shard:
             try:
                 self._map = mmap.mmap(self._file, self.record.bytes, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                raise ShardError(f"{self.path}: cannot be mapped into memory ({error})") from error
+                remedy = _raise_limit(error) or "Leave --cache mmap out, or copy the shards to a local disk"
+                raise ShardError(f"{self.path}: cannot be mapped into memory ({error}). {remedy}") from error
         return self._map
 
     def _read_chunk_part(self, dataset: str, chunk: int, skip: int, target: NDArray[np.uint8]) -> None:
@@ -230,6 +232,17 @@ def _unpack(packed: NDArray[np.uint8], size: int, path: Path) -> bytes:
         raise ShardError(f"{path} is compressed with zstd: pip install zstandard") from error
     raw: bytes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
     return raw
+
+
+def _raise_limit(error: OSError | ValueError) -> str:
+    """Return what to do where it is not the file that is at fault but how many of them a process may have."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE):
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{allowed:,} open files are allowed, and a mapped shard takes two: raise the limit, ulimit -n 1048576"
+    if number == errno.ENOMEM:
+        return "A process may have so many maps only: raise the limit, sysctl vm.max_map_count=1048576"
+    return ""
 
 
 def _repair(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from sbformat.manifest import Manifest
+from sbformat.schema import CHUNK_IMAGES
 from sbprep.config import REMOTE
 from sbprep.disk import check_room, check_writable, temporary_bytes
 from sbprep.estimate import estimate
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 LEAST_SHARE = 0.01  # of a build, for telling what is left
 BAR_WIDTH = 24
+#: Bytes of a manifest for each shard and for each chunk of images (docs/cluster.md).
+SHARD_ENTRY, CHUNK_ENTRY = 460, 16
+#: Images/s of a GPU that nobody has measured: of the table in docs/cluster.md.
+GPU_RATE = 10_000
 
 
 class ProgressPrinter:
@@ -166,6 +171,7 @@ def dry_run_text(plan: Plan) -> str:
         lines += [
             f"  {needed / 1e6:,.1f} MB in {counted(files, 'file')}{packed}{meanwhile}",
             _time_text(plan, set().union(*missing.values())),
+            _training_text(plan),
         ]
     else:
         lines.append("  nothing to do: no shard is missing")
@@ -184,6 +190,18 @@ def _time_text(plan: Plan, missing: set[Key]) -> str:
     if cost.passes:
         text += f", {counted(cost.passes, 'pass', 'passes')} of {duration_text(cost.pass_seconds)} over the archive"
     return f"{text}; measured on {counted(cost.sampled, 'image')}, {cost.rejected} of them rejected)"
+
+
+def _training_text(plan: Plan) -> str:
+    images = max(len(split.listing) for split in plan.splits.values())
+    shards = sum(plan.shard_count(split) for split in plan.splits)
+    chunks = sum(-(-len(split.listing) // CHUNK_IMAGES) for split in plan.splits.values())
+    manifest = shards * SHARD_ENTRY + chunks * CHUNK_ENTRY
+    size = f"{manifest / 1e3:,.0f} kB" if manifest < 1e6 else f"{manifest / 1e6:,.1f} MB"
+    return (
+        f"  then: a manifest of about {size} a color space; an epoch of the largest split at "
+        f"{GPU_RATE:,} images/s (an example: sbtrain bench says yours) {duration_text(images / GPU_RATE)}"
+    )
 
 
 def outcome_text(outcome: Outcome, plan: Plan) -> str:

@@ -159,9 +159,11 @@ def _check_whole(root: Path, header: dict[str, Any], found: set[Key]) -> None:
         raise ManifestError(
             f"{root}: {len(missing)} of {len(keys)} shards are missing, its build is not finished. Run its command again"
         )
-    # Shard k belongs to partition k modulo n. Where partitions of several n were made, those of the largest are named.
-    n = max(counts)
-    parts = sorted({position % n + 1 for position in missing})
+    # Shard k belongs to partition k modulo n. Where partitions of several n were made, those are named of which fewest lack.
+    n, parts = min(
+        ((n, sorted({position % n + 1 for position in missing})) for n in sorted(counts, reverse=True)),
+        key=lambda found: len(found[1]),
+    )
     shown = ", ".join(f"{i}/{n}" for i in parts[:8]) + (", …" if len(parts) > 8 else "")
     raise ManifestError(
         f"{root}: {len(missing)} of {len(keys)} shards are missing, those of {len(parts)} "

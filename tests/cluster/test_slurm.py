@@ -23,7 +23,7 @@ BUILD = "--image-size 64 --target-size 4 --images-per-shard 8"
 #: 6 steps of 8 images an epoch, some 10 ms each.
 STEPS = 180
 PRETRAIN = (
-    "--split train --epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
+    "--epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
 )
 #: Of two ranks: 6 steps an epoch here, too.
 PAIR = "--split train --epochs 20 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 10"

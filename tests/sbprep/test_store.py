@@ -189,6 +189,14 @@ def test_merging_names_the_shards_that_are_missing(photos: Path, tmp_path: Path)
     assert merge(tmp_path)[0].splits["train"].images == 40
 
 
+def test_of_partitions_of_several_numbers_those_are_named_of_which_fewest_lack(photos: Path, tmp_path: Path) -> None:
+    for part in ((1, 3), (2, 3), (3, 4)):
+        small_build(photos, tmp_path, images_per_shard=2, partition=part)
+
+    with pytest.raises(ManifestError, match=r"those of 1 partition: 3/3\. Run"):
+        merge(tmp_path)
+
+
 def test_partitions_of_another_build_do_not_merge(photos: Path, tmp_path: Path) -> None:
     partial_build(photos, tmp_path, 1, of=2)
     partial_build(photos, tmp_path / "other", 2, of=2)

@@ -266,3 +266,15 @@ def test_a_run_among_prepared_images_is_refused(shards: Path) -> None:
 
     assert result.exit_code == 1
     assert "holds prepared images, expected a folder for the run alone" in result.output
+
+
+def test_where_no_split_is_named_train_will_do(few: Path, tmp_path: Path) -> None:
+    """Twice: the run that is there is found again."""
+    for _ in range(2):
+        result = invoke(*command(few / "lab", tmp_path / "run"))
+        assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "config.json").read_bytes())["config"]["split"] == "train"
+
+    named = invoke(*command(few / "lab", tmp_path / "named", "--split", "unlabeled"))
+    assert named.exit_code == 1
+    assert "has splits train, val, no unlabeled. Use one of them: --split train" in named.output

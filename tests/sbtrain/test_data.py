@@ -1,7 +1,10 @@
 """Rows of a split become batches: the same ones, wherever they wait and however often one starts."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -277,3 +280,43 @@ def test_compressed_shards_give_the_same_batches_and_refuse_to_be_mapped(lab: Ma
     assert content(next(loader(packed, "auto").batches(0, 1))) == content(next(loader(lab).batches(0, 1)))
     with pytest.raises(ConfigError, match="the shards are compressed"):
         loader(packed, "mmap")
+
+
+FILES = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from sbformat.errors import ShardError
+from sbformat.manifest import open_manifest
+from sbtrain import reader
+from sbtrain.reader import SplitReader
+
+reader.OTHER_FILES = 40
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, int(sys.argv[2])))
+rows = np.arange(48)
+try:
+    split = SplitReader(open_manifest(Path(sys.argv[1])), "unlabeled", ("image",))
+    out = {"image": np.empty((48, *split.specs["image"].row_shape), np.uint8)}
+    split.gather(rows, out)
+    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], (out["image"] == split.read("image")).all())
+except ShardError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said"),
+    [
+        (4096, r"136 True\n"),
+        (40, r".*: cannot be opened .*40 open files are allowed, and a mapped shard takes two: raise the limit, ulimit -n .*\n"),
+    ],
+    ids=["a low limit is raised", "where it cannot be, the message names it"],
+)  # fmt: skip
+def test_more_shards_than_files_may_be_open(allowed: int, said: str, tmp_path: Path) -> None:
+    build(small_config(None, tmp_path, "rgb", images_per_shard=1, limit=48))
+    path = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FILES, str(tmp_path), str(allowed)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=path)
+
+    assert re.fullmatch(said, done.stdout)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,37 @@ def test_every_cell_is_a_run_with_results_and_the_record_tells_their_numbers(who
 def test_a_page_and_markdown_are_written(whole: Path) -> None:
     assert "SimpleNet" in (whole / "tiny" / "report.html").read_text()
     assert (whole / "tiny" / "report.md").stat().st_size > 0
+
+
+def test_figures_are_drawn_once_and_shown_on_the_page(
+    labeled: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(setting: Setting) -> Table:
+        made = two_cells(setting)
+        rows = tuple(replace(row, about={**row.about, "pictures": True}) for row in made.rows)
+        return replace(made, name="figures", rows=rows)
+
+    monkeypatch.setattr(reproduce_plan, "TABLES", {"figures": figures})
+    out = shutil.copytree(whole, tmp_path / "out")
+    command = [word.replace("table1", "figures") for word in arguments(labeled, out)]
+
+    times = []
+    for _ in range(2):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        times.append({path.name: path.stat().st_mtime_ns for path in out.glob("tiny/*/results/reconstruct-*.json")})
+
+    pictures = sorted(
+        path.relative_to(out / "tiny").as_posix() for path in out.glob("tiny/*/results/reconstruct-*.json")
+    )
+    assert pictures == [
+        "autoencoder-salt-and-pepper-5-seed0/results/reconstruct-val.json",
+        "simplenet-lab-seed0/results/reconstruct-colors.json",
+        "simplenet-lab-seed0/results/reconstruct-val.json",
+    ]
+    assert times[0] == times[1]
+    page = (out / "tiny" / "report.html").read_text()
+    assert page.count("data:image/png") >= 2
 
 
 def test_the_same_command_makes_nothing_again(labeled: Path, whole: Path, tmp_path: Path) -> None:

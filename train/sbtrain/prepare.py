@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sbformat.errors import SplitbrainError
 from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
 from sbformat.schema import Colorspace
 from sbtrain.build import build_method, count_flops, open_split
@@ -77,6 +78,17 @@ def prepare(request: Request, world: World = ALONE) -> Parts:
     flops = count_flops(config, manifest) if runtime.device.type == "cuda" else None
     cache = nearest(reader, runtime.device, world.local_size) if request.cache == "auto" else request.cache
     return Parts(manifest, runtime, method, reader, cache, (flops, peak_flops(runtime.name, runtime.dtype)))
+
+
+def with_default_split(request: Request) -> Request:
+    """Return a request whose split nobody named with the one there is: unlabeled, or else train."""
+    try:
+        splits = open_manifest(request.shards, request.colorspace or _colorspace_of(request)).splits
+    except SplitbrainError:  # said where the run is prepared
+        return request
+    if request.config.split in splits or "train" not in splits:
+        return request
+    return replace(request, config=replace(request.config, split="train"))
 
 
 def _colorspace_of(request: Request) -> Colorspace | None:

@@ -20,7 +20,7 @@ from sbtrain.dry_run import dry_run, sentences
 from sbtrain.loop import Ended, Habits
 from sbtrain.monitor import Kind, MonitorConfig
 from sbtrain.options import device_option, field_options, shards_option
-from sbtrain.prepare import Request
+from sbtrain.prepare import Request, with_default_split
 from sbtrain.presets import load_preset, preset_names, resolve
 from sbtrain.pretrain import pretrain
 from sbtrain.progress import ProgressPrinter
@@ -33,7 +33,7 @@ FIELD_HELP = {
     "network": "simplenet, resnet18, resnet18-head, fc-alexnet, split-alexnet; denoising: autoencoder, autoencoder-5, "
     "either with -bn; simsiam and self_classifier: resnet18, resnet18-cifar, resnet18-report, alexnet, efficientnet_b0, "
     "vit_small, vit_small_2021, pit_ti, timm:NAME, half:NAME.",
-    "split": "Images to learn from.",
+    "split": "Images to learn from; by default unlabeled, or else train.",
     "input": "Show the network the stored levels, or those decoded back to Lab.",
     "normalize": "Inputs to [0, 1] by the fixed range, or to mean 0 and deviation 1 over the split.",
     "loss": "split_brain: classify each cell's bin, or regress its mean.",
@@ -188,7 +188,9 @@ def _request(options: dict[str, Any]) -> Request:
     options["monitor"] = _monitor({name: options.pop(f"monitor_{name}") for name in MONITOR_HELP}, options["monitor"])
     habits = Habits(**{field.name: options.pop(field.name) for field in fields(Habits)})
     options["colorspace"] = options["colorspace"] or (preset.colorspace if preset else None)
-    return Request(config=config, habits=habits, **options)
+    request = Request(config=config, habits=habits, **options)
+    named = given["split"] is not None or (preset is not None and "split" in preset.fields)
+    return request if named else with_default_split(request)
 
 
 def _monitor(given: dict[str, Any], kind: Kind | None) -> MonitorConfig | None:

@@ -5,6 +5,7 @@ Axes: B rows asked for.
 
 from __future__ import annotations
 
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ Rows = NDArray[np.int64]
 #: Datasets of smaller rows are read whole: all of them together are 1 % of the images, and a row of 144 bytes costs
 #: 0.6 us by itself, 0.03 us among others.
 SMALL_ROW = 1024
+#: Files that are open beside the shards: libraries, logs, sockets of ranks.
+OTHER_FILES = 512
 
 
 class SplitReader:
@@ -59,6 +62,7 @@ class SplitReader:
             "target_single": manifest.target.single_classes,
             "target_dual": manifest.target.dual_classes,
         }
+        _allow_files(2 * len(records))
         self._shards: list[Shard] = [open_shard(manifest, split, record) for record in records]
         self._starts = np.concatenate([[0], np.cumsum([record.count for record in records])]).astype(np.int64)
         self._maps: dict[str, list[NDArray[Any]]] = {}
@@ -199,3 +203,12 @@ def _remedy(name: str) -> str:
     if name == "label":
         return "it has no labels. Choose a labeled split, or build one with sbprep build --train PATH"
     return "this color space does not store it"
+
+
+def _allow_files(count: int) -> None:
+    """Let this process open so many files, as far as the system permits: 1,024 is the usual limit and soon too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
