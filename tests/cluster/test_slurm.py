@@ -22,9 +22,7 @@ JOBS = ROOT / "docs/jobs"
 BUILD = "--image-size 64 --target-size 4 --images-per-shard 8"
 #: 6 steps of 8 images an epoch, some 10 ms each.
 STEPS = 180
-PRETRAIN = (
-    "--epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
-)
+PRETRAIN = "--epochs 30 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 1000"
 #: Of two ranks: 6 steps an epoch here, too.
 PAIR = "--split train --epochs 20 --batch-size 8 --device cpu --precision float32 --log-every 1 --checkpoint-every 10"
 FINETUNE = "--head ridge --draws 2 --freeze --device cpu --precision float32"

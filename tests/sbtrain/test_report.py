@@ -126,7 +126,7 @@ def test_everything_there_is_has_its_picture(full: Path, tmp_path: Path) -> None
     assert said == []
     assert page.count("<svg") == 7  # few-shot, layers, confusion, two maps, loss, throughput
     assert encoded(full / "results" / "reconstruct" / "grid.png") in page
-    assert "delta e 21.5 ± 0.5" in section(page, "reconstructions")
+    assert "color error (ΔE 1976) 21.5 ± 0.5" in section(page, "reconstructions")
     assert "conv2 9,600 37.50 ± 1.00 90.00 29.3" in section(page, "layers")
 
 

@@ -275,7 +275,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(
     result = reproduce(labeled, tmp_path)
 
     assert result.exit_code == 1
-    assert "failed: simplenet-lab-seed0, pretrain, frozen: pretraining: " in result.output
+    assert "failed: simplenet-lab-seed0: pretrain; frozen: pretraining: " in result.output
     assert states(tmp_path) == {"simplenet-lab-seed0": {"failed"}, "autoencoder-salt-and-pepper-5-seed0": {"done"}}
 
 
@@ -351,7 +351,7 @@ def test_a_dry_run_lists_cells_and_time_and_writes_nothing(labeled: Path, tmp_pa
     result = reproduce(labeled, tmp_path / "out", "--dry-run")
 
     assert result.exit_code == 0
-    assert "simplenet-lab-seed0: pretrain, frozen: about" in result.output
+    assert "simplenet-lab-seed0: pretrain; frozen: about" in result.output
     assert "2 cells" in result.output
     assert not (tmp_path / "out").exists()
 

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from builds import environment
 from runs import IMAGES, checkpoints, command, lines, litter, outcome, run_apart, small_parts
 from sbformat.manifest import Manifest
+from sbtrain import loop
 from sbtrain.checkpoint import MANIFEST, _digest
 from sbtrain.cli import main
 from sbtrain.data import Loader, MappedResidence, Order, SplitReader
@@ -77,7 +81,7 @@ def test_momentum_goes_on_exactly(shards: Path, tmp_path: Path) -> None:
     assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_the_step_and_asks_to_be_run_again(
     number: signal.Signals, shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +93,43 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
     assert checkpoints(tmp_path / "run")[-1] == 5
     assert invoke(*arguments).exit_code == 0
     assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    before, stop = signal.signal(signal.SIGHUP, signal.SIG_IGN), StopRequest()
+    try:
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_says(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "sbtrain", *command(shards / "lab", tmp_path / "run")]
+    run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    assert run.stderr is not None
+    run.stderr.close()
+
+    assert run.wait(120) == 0
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_checkpoints_come_by_the_clock_too_and_change_nothing(
+    shards: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    arguments = command(shards / "lab", tmp_path / "run")
+
+    assert invoke(*arguments, "--stop-after", "8").exit_code == 0
+    assert checkpoints(tmp_path / "run") == [6, 7, 8]
+    assert invoke(*arguments).exit_code == 0
+    assert checkpoints(tmp_path / "run") == [10, 11, 12]
+    weights = [
+        folder / "checkpoints" / "step-00000012" / "model.safetensors" for folder in (tmp_path / "run", undisturbed)
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from sbtrain.retention import prune
 from sbtrain.runtime import RunError, Runtime, StopRequest
 from sbtrain.step import Step
 
+#: Between two checkpoints, at most: whatever ends a process without a word takes no more than this with it.
+SAVE_SECONDS = 300.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
@@ -28,6 +32,7 @@ class Habits:
     log_every: int = 50
     """Steps between lines of metrics.jsonl: these wait for the device, as progress does and every ``bad_steps`` steps."""
     checkpoint_every: int = 1000
+    """Steps between checkpoints; where that takes longer than `SAVE_SECONDS` some come between, to resume from alone."""
     keep_last: int = 2
     keep_best: bool = False
     """Keep the checkpoint of lowest mean training loss as well."""
@@ -155,7 +160,7 @@ def train(
         save(regular=True)  # a disk that cannot take it is found out now, and a rollback has somewhere to go
     else:
         say(f"going on from step {step:,} of {steps:,}")
-    saved, asked = step, None
+    saved, saved_at, asked = step, time.monotonic(), None
     batches = loader.batches(step + shift, steps + shift)
     method.train()
     watch.restart()
@@ -203,9 +208,9 @@ def train(
                 watch.restart()
             elif progress.due():
                 progress.show(_line(step, steps, lr, loader, totals, line_mark, watch))
-            if saving:
-                try_to_save()
-                saved = step
+            if saving or time.monotonic() - saved_at >= SAVE_SECONDS:
+                try_to_save(regular=saving)
+                saved, saved_at = step, time.monotonic()
             if step == steps and (bad := guard.in_row):
                 say(f"step {step}: not finite, so not applied: the last {bad} of {steps} steps")
         if saved != step:

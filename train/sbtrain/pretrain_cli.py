@@ -142,7 +142,7 @@ def pretrain_command(dry: bool, **options: Any) -> None:
       0    done, or stopped where --stop-after says
       1    failed; the message says what to do
       2    an option is wrong
-      75   SIGTERM, SIGUSR1 or SIGUSR2 came: saved, run the same command again
+      75   SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 came: saved, run the same command again
       130  Ctrl-C: saved; a second one ends at once without saving
 
     \b

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TextIO
 
@@ -60,18 +62,22 @@ class ProgressPrinter:
         self._rate = (self._rate + rate) / 2 if self._rate and steady else rate
         values = line.values | self._monitored
         text = progress_text(replace(line, values=values), self._rate if steady else None, bar=self._live)
-        self._stream.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
         self._open_line = self._live
 
     def say(self, sentence: str) -> None:
         """Write a line of its own."""
-        if self._open_line:
-            self._stream.write("\n")
-            self._open_line = False
-        if sentence:
-            self._stream.write(f"{sentence}\n")
-        self._stream.flush()
+        ending = "\n" if self._open_line else ""
+        self._open_line = False
+        self._write(ending + (f"{sentence}\n" if sentence else ""))
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # nobody reads any longer, a pager or a terminal that was closed: no reason to lose a run
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class NoProgress:

@@ -23,7 +23,8 @@ from sbformat.errors import ConfigError, SplitbrainError
 from sbtrain.ranks.world import ALONE, World
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+#: SIGHUP is a terminal that was closed.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 STDERR = 2
 STOPPING = "Stopping after this step; press Ctrl-C again to end now"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
@@ -146,7 +147,8 @@ class StopRequest:
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Listen while a run lasts; afterwards signals do what they did before."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not _under_nohup()]
+        before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield self
         finally:
@@ -162,6 +164,10 @@ class StopRequest:
             live = "\n" if os.isatty(STDERR) else ""
             with contextlib.suppress(OSError):
                 os.write(STDERR, f"{live}{STOPPING}\n".encode())
+
+
+def _under_nohup() -> bool:
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def cluster_command(run_dir: Path, shards: Path, compare: bool, device: str, **o
       0    done
       1    failed; the message says what to do
       2    an option is wrong
-      75   SIGTERM, SIGUSR1 or SIGUSR2 came: run the same command again to go on
+      75   SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 came: run the same command again to go on
       130  Ctrl-C: the same
     """  # noqa: D301
     config = ClusterConfig(**options)

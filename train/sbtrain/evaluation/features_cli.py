@@ -42,7 +42,7 @@ def features_command(run_dir: Path, shards: Path, out: Path | None, device: str,
       0    done, or the file had these features already
       1    failed; the message says what to do
       2    an option is wrong
-      75   SIGTERM, SIGUSR1 or SIGUSR2 came: nothing was written
+      75   SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 came: nothing was written
       130  Ctrl-C: the same
     """  # noqa: D301
     config = FeaturesConfig(**options)

@@ -66,8 +66,8 @@ def export(
             files, checks = {}, {}
             for kind in formats:
                 path = Path(folder) / FILES[kind]
-                say(f"{FILES[kind]}: written and loaded again")
                 checks[kind] = written(kind, encoder, about, path)
+                say(f"{FILES[kind]}: written and loaded again")
                 files[path.name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
                 path.chmod(0o644)  # safetensors lets nobody else read
                 fsync_path(path)

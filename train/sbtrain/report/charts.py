@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 5.2, 3.5
 #: Points of a curve up to which each is marked.
 FEW = 30
+#: Classes that a map has a legend for, and its columns.
+MOST_NAMED, LEGEND_COLUMNS = 40, 3
 #: Told apart without color.
 MARKERS, DASHES = "os^Dv<>p", ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
 
@@ -110,34 +112,24 @@ def confusion_chart(shares: NDArray[np.float64], names: Sequence[str], label: st
 
 
 def map_chart(points: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str], label: str) -> str:
-    """Draw points (n, 2) by class, each class's name at the middle of its points where there are few classes."""
-    figure, (axes,) = new_figure(WIDTH, WIDTH * 0.85)
+    """Draw points (n, 2) by class, with a legend where there are few classes."""
     classes = np.unique(labels)
+    named = len(classes) <= MOST_NAMED
+    rows = -(-len(classes) // LEGEND_COLUMNS) if named else 0
+    figure, (axes,) = new_figure(WIDTH, WIDTH * 0.85 + 0.19 * rows)
     for number, c in enumerate(classes):
         mine = points[labels == c]
         axes.scatter(mine[:, 0], mine[:, 1], s=7, alpha=0.6, linewidths=0, color=PALETTE[number % len(PALETTE)],
-                     marker=MARKERS[number // len(PALETTE) % len(MARKERS)])  # fmt: skip
-    if len(classes) <= len(PALETTE) * 3:
-        _name_classes(axes, points, labels, names)
+                     marker=MARKERS[number // len(PALETTE) % len(MARKERS)], label=plain(names[c][:18]))  # fmt: skip
+    if named:  # below the points: a name among them would seem to be that of whatever it stands at
+        figure.legend(loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, markerscale=1.8, handletextpad=0.1,
+                      columnspacing=0.8, borderaxespad=0, frameon=False)  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
     for side in axes.spines.values():
         side.set_visible(False)
     return as_svg(figure, label)
-
-
-def _name_classes(axes: Axes, points: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Write names at the middle of their points, those of the most points first, none across another."""
-    width, height = np.ptp(points, axis=0)
-    taken: list[tuple[float, float, float]] = []
-    classes, counts = np.unique(labels, return_counts=True)
-    for c in classes[np.argsort(-counts, kind="stable")]:
-        x, y = np.median(points[labels == c], axis=0)
-        half = 0.006 * width * len(names[c][:18])  # of a letter at this size
-        if all(abs(x - other) > half + wide or abs(y - low) > 0.035 * height for other, low, wide in taken):
-            axes.text(x, y, plain(names[c][:18]), fontsize=8, ha="center", va="center")
-            taken.append((x, y, half))
 
 
 def _marker(line: Line) -> str:

@@ -17,6 +17,8 @@ from sbtrain.report.runs import Run
 LABELS = 64
 #: Results of one picture, and tables of a page that are not folded.
 LINES, MOST = 4, 6
+#: Classes that are all among the five likeliest.
+FIVE = 5
 SPACES = {"rgb": "RGB", "lab": "Lab", "rescaled_lab": "re-scaled Lab"}
 
 
@@ -171,7 +173,9 @@ def _line_of(table: PublishedTable, row: PublishedRow, run: Run, result: Finetun
     shot = best_shot(result, table.labels)
     other = table.other(result.judged(shot))
     of_val = "val" in table.metrics and result.config.get("eval_split") == "val"
-    numbers = {"val": shot.top1} if of_val else {m: getattr(shot, m, None) for m in table.metrics}
+    numbers = {"val": shot.top1} if of_val else {m: getattr(shot, m) for m in table.metrics if hasattr(shot, m)}
+    if result.classes <= FIVE:  # always right
+        numbers.pop("top5", None)
     cells = [cell for m in table.metrics for cell in three(row, m, numbers.get(m), other)]
     unfinished = "" if run.finished else "; pretraining is not finished"
     return Cell(run.name, note=f"{result.setting}; {_draws(shot)}{unfinished}"), Cell(shot.label), *cells
@@ -251,7 +255,7 @@ def _shots_table(run: Run, result: Finetuned, table: PublishedTable) -> Table:
     for shot in result.shots:
         cells = [Cell(shot.label), Cell("one fit" if shot.once else str(len(shot.fits))), Cell(shot.top1.text())]
         cells += _gain(shot, scratch.get(shot.label), DAMAGED if run.lost("finetune", True) else "no control")
-        cells.append(Cell(shot.top5.text()))
+        cells.append(Cell(shot.top5.text()) if result.classes > FIVE else missing("–"))
         row = beside.get(shot.fits[0].samples)
         cells += ([share(row, "top1")] if row else [missing("–")]) if beside else []
         rows.append(tuple(cells))

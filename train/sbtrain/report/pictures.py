@@ -13,6 +13,12 @@ from sbtrain.report.training import number
 
 #: Bytes of one picture, and of all: a page has to open on a phone.
 LARGEST, ALL_TOGETHER = 4_000_000, 24_000_000
+#: Beginning of a score's key -> what it is; the rest of the key says of what.
+SCORES = {
+    "delta_e": "color error (ΔE 1976), {}",
+    "right_": "share of bins right, {}",
+    "commonest_": "share of bins right if always the commonest, {}",
+}
 _TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -71,8 +77,16 @@ def _scores(run: Run, data: dict[str, Any]) -> list[Block]:
     scores = data.get("scores")
     if not isinstance(scores, dict) or not scores:
         return []
-    rows = tuple((Cell(str(key).replace("_", " ")), _score(value)) for key, value in scores.items())
+    rows = tuple((Cell(_score_name(str(key))), _score(value)) for key, value in scores.items())
     return [Table(caption=f"{run.name}: how close the reconstructions are", header=("score", "value"), rows=rows)]
+
+
+def _score_name(key: str) -> str:
+    """Return what a score of ``sbtrain reconstruct`` is, for a person."""
+    for start, name in SCORES.items():
+        if key.startswith(start):
+            return name.format(key.removeprefix(start).strip("_").replace("argmax", "arg-max")).rstrip(", ")
+    return key.replace("_", " ")
 
 
 def _score(value: Any) -> Cell:

@@ -77,7 +77,7 @@ def reproduce_command(
       0    done
       1    some cells failed, the others are done; the message lists them
       2    an option is wrong
-      75   SIGTERM, SIGUSR1 or SIGUSR2 came: run the same command again to go on
+      75   SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 came: run the same command again to go on
       130  Ctrl-C: the same
     """
     trained = _files(table, weights)
@@ -125,7 +125,10 @@ def _work(
 
 
 def _run(work: Work, table: str) -> None:
-    with interruptible("Stopped: finished cells are saved, the same command does the others") as (progress, stop):
+    with interruptible("Stopped: what is done is saved, of the cell under way too; the same command goes on") as (
+        progress,
+        stop,
+    ):
         try:
             parts = reproduce(work, stop, progress.say, progress)
             problems = draw_pictures(work, parts, progress.say)
@@ -143,7 +146,7 @@ def _conclude(parts: Parts, table: str, problems: Sequence[str]) -> None:
         if part.state in ("failed", "skipped"):
             lines.setdefault((part.state, cell, part.message), []).append(name)
     for (state, cell, message), names in lines.items():
-        click.echo(f"{state}: {cell}, {', '.join(names)}: {message}", err=True)
+        click.echo(f"{state}: {cell}: {'; '.join(names)}: {message}", err=True)
     for problem in problems:
         click.echo(f"failed: {problem}", err=True)
     count = Counter(part.state for part in parts.values())
@@ -165,7 +168,7 @@ def _show(work: Work) -> None:
             state = f"about {duration_text(seconds)}" if seconds else "done"
         except MissingShards as error:
             state = str(error)
-        click.echo(f"{cell.name}: {', '.join((PRETRAIN, *(name for name, _ in cell.evaluations)))}: {state}")
+        click.echo(f"{cell.name}: {'; '.join((PRETRAIN, *(name for name, _ in cell.evaluations)))}: {state}")
     click.echo(
         f"{len(work.cells)} cells in {work.folder}: about {duration_text(total)} on 2 cores of an AMD EPYC (Zen 5) "
         f"that do nothing else, far less on a GPU. Scale {work.scale.name}: {work.scale.about}"
