@@ -14,7 +14,6 @@ from sbtrain.dry_run import Estimates, dry_run, sentences
 from sbtrain.loop import Habits
 from sbtrain.prepare import Request
 from sbtrain.pretrain import copies
-from sbtrain.progress import ProgressPrinter
 from sbtrain.runtime import StopRequest
 
 CONFIG = PretrainConfig(epochs=20, batch_size=8, limit=16, lr=1e-3, schedule="constant")
@@ -36,7 +35,7 @@ def test_growth_is_found() -> None:
 @pytest.fixture(scope="module")
 def estimated(shards: Path) -> tuple[Request, Estimates]:
     request = Request(config=replace(CONFIG, limit=0), shards=shards / "lab", device="cpu", habits=Habits(keep_last=3))
-    return request, dry_run(request, StopRequest(), lambda _: None, ProgressPrinter())
+    return request, dry_run(request, StopRequest(), lambda _: None)
 
 
 def test_a_dry_run_knows_the_size_of_a_checkpoint(estimated: tuple[Request, Estimates], undisturbed: Path) -> None:

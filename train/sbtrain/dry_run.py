@@ -17,11 +17,11 @@ from sbtrain import checkpoint
 from sbtrain.build import build_loader, build_method
 from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
-from sbtrain.loop import Progress, train
+from sbtrain.loop import train
 from sbtrain.methods import Method
 from sbtrain.prepare import Parts, Request, prepare
 from sbtrain.pretrain import copies, describe, verify
-from sbtrain.progress import bytes_text, duration_text
+from sbtrain.progress import NoProgress, bytes_text, duration_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import Step
 
@@ -46,7 +46,7 @@ class Estimates:
     """Of shards that stay in the page cache as long as there is room."""
 
 
-def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None], progress: Progress) -> Estimates:
+def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None]) -> Estimates:
     """Try a run in a temporary folder: one step, one save, one resume, one more step; then time some.
 
     Raises
@@ -63,7 +63,7 @@ def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None], pro
 
         def run(method: Method, stop_after: int) -> None:
             habits = replace(request.habits, stop_after=stop_after)
-            train(request.config, method, loader, Path(folder), parts.runtime, habits, stop, say, progress)
+            train(request.config, method, loader, Path(folder), parts.runtime, habits, stop, _unsaid, NoProgress())
 
         run(parts.method, 1)
         saved = checkpoint.latest(Path(folder) / "checkpoints", say)
@@ -76,6 +76,10 @@ def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None], pro
         seconds = _step_seconds(step, loader)
         size, save_seconds = timed_save(Path(folder), step)
         return _estimates(request, parts, loader, (seconds, save_seconds), size)
+
+
+def _unsaid(_: str) -> None:
+    """Of a run that is none nothing is said: its steps would be taken for those of a real one."""
 
 
 def sentences(request: Request, found: Estimates) -> list[str]:

@@ -157,7 +157,7 @@ def pretrain_command(dry: bool, **options: Any) -> None:
     if dry:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is to be saved: end at once, tidily
         with ProgressPrinter() as progress:
-            lines = sentences(request, dry_run(request, stop, progress.say, progress))
+            lines = sentences(request, dry_run(request, stop, progress.say))
         click.echo("\n".join(lines))
         return
     with stop.listening(), ProgressPrinter() as progress:

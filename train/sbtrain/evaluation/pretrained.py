@@ -133,8 +133,8 @@ def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str]
     manifest = _open_shards(shards, there["data"], run_dir)
     check_split(manifest, split)
     if not holds(manifest, config.split, there["data"]):
-        if config.normalize == "standard":
-            say(f"other images than the run's own, as they may be: normalized by the statistics of their split {split}")
+        by = f": normalized by the statistics of their split {split}" if config.normalize == "standard" else ""
+        say(f"{manifest.root}: other images than the run's own, as they may be{by}")
         config = replace(config, split=split)
     method = build_method(config, manifest)
     newest = checkpoint.latest(run_dir / "checkpoints", say)
