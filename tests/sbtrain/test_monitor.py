@@ -6,9 +6,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 from runs import CPU, command, lines, outcome, run_apart, small_parts
@@ -18,9 +20,9 @@ from sbtrain.data import Batch
 from sbtrain.evaluation.labeled import Labeled
 from sbtrain.events import NAME
 from sbtrain.methods import Method
-from sbtrain.methods.supervised import Encoder
+from sbtrain.methods.supervised import RIDGE_PENALTY, Encoder
 from sbtrain.metrics import Line
-from sbtrain.monitor import KnnLook, Monitor, MonitorConfig
+from sbtrain.monitor import FeatureLook, Kind, Monitor, MonitorConfig
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def line() -> Line:
 
 
 @pytest.fixture
-def look(lab_few: Manifest) -> Iterator[tuple[KnnLook, Method]]:
+def look(lab_few: Manifest) -> Iterator[tuple[FeatureLook, Method]]:
     method = small_parts(lab_few, split="train")[1]
-    made = KnnLook(MonitorConfig(), lab_few, method, CPU.device)
+    made = FeatureLook(MonitorConfig(), lab_few, method, CPU.device)
     yield made, method
     made.close()
 
@@ -52,7 +54,7 @@ def look(lab_few: Manifest) -> Iterator[tuple[KnnLook, Method]]:
 # ------------------------------------------------------------------------------------------------- what it finds
 
 
-def test_the_share_is_that_of_scikit_learn(lab_few: Manifest, look: tuple[KnnLook, Method]) -> None:
+def test_the_share_is_that_of_scikit_learn(lab_few: Manifest, look: tuple[FeatureLook, Method]) -> None:
     """Of every fifth image by the 19 others, six of a class, whose mean features of conv4 are alike."""
     made, method = look
     images = Labeled(lab_few, "train", ("image",), CPU.device)
@@ -68,16 +70,37 @@ def test_the_share_is_that_of_scikit_learn(lab_few: Manifest, look: tuple[KnnLoo
     assert made.describe() == "6-NN of 5 images of train among 19 others, layer conv4"
 
 
+@pytest.mark.parametrize("kind", ["linear", "both"])
+def test_the_linear_share_is_that_of_scikit_learn(kind: Kind, lab_few: Manifest) -> None:
+    method = small_parts(lab_few, split="train")[1].eval()
+    images = Labeled(lab_few, "train", ("image",), CPU.device)
+    held = np.arange(24) % 5 == 0
+    with torch.no_grad():
+        feature = Encoder(method, lab_few, "conv4", 1).eval()(images.batch(np.arange(24))).double().numpy()
+    mean, deviation = feature[~held].mean(0), np.sqrt(feature[~held].var(0) + 1e-5)
+    x = (feature - mean) / deviation
+    model = Ridge(RIDGE_PENALTY * np.square(x[~held]).sum(1).mean()).fit(x[~held], np.eye(3)[images.labels[~held]])
+
+    made = FeatureLook(MonitorConfig(kind=kind), lab_few, method, CPU.device)
+    found = made.look(method, CPU)
+    made.close()
+
+    share = (model.predict(x[held]).argmax(1) == np.asarray(images.labels)[held]).mean()
+    assert found.pop("linear_top1") == pytest.approx(share)
+    assert list(found) == (["knn_top1"] if kind == "both" else [])
+    assert made.describe().startswith({"linear": "linear of 5 images", "both": "6-NN and linear of 5 images"}[kind])
+
+
 def test_queries_of_another_split_are_asked_for(lab_few: Manifest) -> None:
     method = small_parts(lab_few, split="train")[1]
 
-    made = KnnLook(MonitorConfig(queries="val"), lab_few, method, CPU.device)
+    made = FeatureLook(MonitorConfig(queries="val"), lab_few, method, CPU.device)
 
     assert made.describe() == "8-NN of 12 images of val among 24 of train, layer conv4"
     made.close()
 
 
-def test_features_that_are_not_finite_have_no_number(look: tuple[KnnLook, Method]) -> None:
+def test_features_that_are_not_finite_have_no_number(look: tuple[FeatureLook, Method]) -> None:
     made, method = look
     with torch.no_grad():
         next(method.parameters()).fill_(float("nan"))
@@ -129,7 +152,7 @@ def test_a_killed_run_writes_the_same_lines(step: int, few: Path, tmp_path: Path
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_a_look_changes_no_mode_no_statistics_and_draws_nothing(look: tuple[KnnLook, Method]) -> None:
+def test_a_look_changes_no_mode_no_statistics_and_draws_nothing(look: tuple[FeatureLook, Method]) -> None:
     made, method = look
     method.train()
     frozen = next(module for module in method.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
@@ -146,7 +169,7 @@ def test_a_look_changes_no_mode_no_statistics_and_draws_nothing(look: tuple[KnnL
     assert all(parameter.grad is None for parameter in method.parameters())
 
 
-def test_the_time_of_a_look_is_told_apart(look: tuple[KnnLook, Method]) -> None:
+def test_the_time_of_a_look_is_told_apart(look: tuple[FeatureLook, Method]) -> None:
     made, method = look
 
     seen = Monitor([made], 3, CPU).add(method, line())
@@ -155,7 +178,7 @@ def test_the_time_of_a_look_is_told_apart(look: tuple[KnnLook, Method]) -> None:
     assert seen.speed["monitor_s"] > 0
 
 
-def test_the_reported_split_is_not_looked_at(lab_few: Manifest, look: tuple[KnnLook, Method]) -> None:
+def test_the_reported_split_is_not_looked_at(lab_few: Manifest, look: tuple[FeatureLook, Method]) -> None:
     made, _ = look
 
     assert {source._reader.root for source in made._sources} == {lab_few.root}
@@ -186,7 +209,7 @@ def test_other_looks_are_taken_as_well(lab_few: Manifest) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--monitor", "probe"), "'probe' is not 'knn'"),
+        (("--monitor", "probe"), "'probe' is not one of 'knn', 'linear', 'both'"),
         (("--monitor-every", "2"), "--monitor-every without --monitor. Add --monitor knn"),
         (("--monitor", "knn", "--monitor-every", "0"), "monitor every 0 epochs, expected 1 or more"),
         (("--monitor", "knn", "--monitor-images", "3"), "monitor images 3, expected 10 or more"),
@@ -207,7 +230,7 @@ def test_shards_without_labels_are_refused(shards: Path, tmp_path: Path) -> None
     result = invoke(*command(shards / "lab", tmp_path / "run", "--monitor", "knn", "--monitor-split", "unlabeled"))
 
     assert result.exit_code == 2
-    assert "split unlabeled has no class labels, which --monitor knn compares images by" in re.sub(
+    assert "split unlabeled has no class labels, which --monitor compares images by" in re.sub(
         r"\s+", " ", result.output
     )
 

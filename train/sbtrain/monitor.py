@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
@@ -21,14 +22,15 @@ from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.labeled import Labeled, blocks
 from sbtrain.evaluation.neighbors import WEIGHTED, Bank, Vote, judge
 from sbtrain.methods import Method
-from sbtrain.methods.supervised import Encoder
+from sbtrain.methods.supervised import Encoder, ridge
 from sbtrain.metrics import Line
 from sbtrain.runtime import Runtime
 
 #: One image in so many is a query, the others are the bank.
 QUERY_SHARE = 5
 
-Kind = Literal["knn"]
+#: ``knn`` or ``linear`` gives one number, ``both`` both of the same features.
+Kind = Literal["knn", "linear", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,11 @@ class Monitor:
             each.close()
 
 
-class KnnLook:
-    """Nearest neighbors among labeled images: ``knn_top1``, the share that weighted votes get right.
+class FeatureLook:
+    """Classifies images by the features of labeled ones: ``knn_top1`` and ``linear_top1``, the shares it gets right.
 
-    k is 200, or as many images as there are of a class where these are fewer: more would be of other classes.
+    Neighbors: weighted votes of 200, or of as many images as there are of a class where these are fewer, as more would be
+    of other classes. Linear: ridge regression on standardized features, in closed form, so that nothing is drawn.
 
     Parameters
     ----------
@@ -141,7 +144,7 @@ class KnnLook:
     """
 
     def __init__(self, config: MonitorConfig, manifest: Manifest, method: Method, device: torch.device) -> None:
-        self._classes = len(manifest.label_names)
+        self._classes, self._kind = len(manifest.label_names), config.kind
         encoder = Encoder(method, manifest, config.layer or _last_layer(method), pool=1)
         self._layer, self._pool = encoder.layer, encoder.pool
         splits = [config.split, config.queries or config.split]
@@ -155,17 +158,22 @@ class KnnLook:
             raise ConfigError(f"monitor of {manifest.root}, split {config.split}: too few images, expected 10 or more")
         of = f"{len(self._bank):,} of {splits[0]}" if config.queries else f"{len(self._bank):,} others"
         self._vote = Vote(min(WEIGHTED.k, max(1, len(self._bank) // self._classes)), WEIGHTED.temperature)
-        self._about = (
-            f"{self._vote.k}-NN of {len(self._queries):,} images of {splits[1]} among {of}, layer {self._layer}"
-        )
+        how = {"knn": f"{self._vote.k}-NN", "linear": "linear", "both": f"{self._vote.k}-NN and linear"}[config.kind]
+        self._about = f"{how} of {len(self._queries):,} images of {splits[1]} among {of}, layer {self._layer}"
 
     def look(self, method: Method, runtime: Runtime) -> dict[str, float | None]:
-        """Return ``knn_top1``, a share in [0, 1]; None where features are not finite."""
+        """Return what the kind asks for, shares in [0, 1]; None where features are not finite."""
         bank, bank_labels = self._encoded(method, runtime, 0, self._bank)
         queries, labels = self._encoded(method, runtime, 1, self._queries)
+        names = [name for name in ("knn", "linear") if self._kind in (name, "both")]
         if not bool(torch.isfinite(bank).all() & torch.isfinite(queries).all()):
-            return {"knn_top1": None}
-        return {"knn_top1": judge(Bank(bank, bank_labels, self._classes), queries, labels, (self._vote,))[0][0]}
+            return {f"{name}_top1": None for name in names}
+        found: dict[str, float | None] = {}
+        if "knn" in names:
+            found["knn_top1"] = judge(Bank(bank, bank_labels, self._classes), queries, labels, (self._vote,))[0][0]
+        if "linear" in names:
+            found["linear_top1"] = _linear(bank, bank_labels, queries, labels, self._classes)
+        return found
 
     def describe(self) -> str:
         """Return in a sentence what it looks at."""
@@ -196,6 +204,17 @@ class KnnLook:
         return torch.cat(features), torch.cat(labels)
 
 
+def _linear(
+    bank: torch.Tensor, bank_labels: torch.Tensor, queries: torch.Tensor, labels: torch.Tensor, classes: int
+) -> float:
+    """Return the share of `queries` (n, D) that a linear classifier solved on `bank` (m, D) gets right."""
+    variance, mean = torch.var_mean(bank, dim=0, correction=0)
+    scale = (variance + 1e-5).rsqrt()
+    weight, bias = ridge((bank - mean) * scale, functional.one_hot(bank_labels.long(), classes).float())
+    right = (((queries - mean) * scale) @ weight.T + bias).argmax(1) == labels
+    return float(right.float().mean())
+
+
 def build_monitor(
     config: MonitorConfig | None,
     manifest: Manifest,
@@ -207,7 +226,7 @@ def build_monitor(
     """Build what `config` asks for, and say what it looks at; None: a monitor that never looks."""
     if config is None:
         return Monitor()
-    look = KnnLook(config, manifest, method, runtime.device)
+    look = FeatureLook(config, manifest, method, runtime.device)
     when = "every epoch" if config.every == 1 else f"every {config.every} epochs"
     say(f"  monitor: {look.describe()}, {when}")
     if config.queries:
@@ -229,4 +248,4 @@ def _check_labels(manifest: Manifest, split: str) -> None:
     there = (
         f"Use --monitor-split {labeled[0]}" if labeled else "Leave --monitor out, or build: sbprep build --train PATH"
     )
-    raise ConfigError(f"{manifest.root}: {has}, which --monitor knn compares images by. {there}")
+    raise ConfigError(f"{manifest.root}: {has}, which --monitor compares images by. {there}")

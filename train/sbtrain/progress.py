@@ -17,7 +17,7 @@ LINE_SECONDS = 10.0
 STEADY_SECONDS = 20.0
 BAR_WIDTH = 24
 #: Value of a line that the monitor found -> its name for a person.
-MONITORED = {"knn_top1": "kNN"}
+MONITORED = {"knn_top1": "kNN", "linear_top1": "linear"}
 
 
 class ProgressPrinter:
