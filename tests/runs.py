@@ -108,6 +108,9 @@ def _child(arguments: list[str], event: Event, what: tuple[int, ...], file_limit
     from sbtrain import checkpoint, cli, guard, progress
 
     torch.set_num_threads(1)
+    # A shell's background job ignores the one, what runs under nohup the other.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with Path(os.devnull).open("w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)

@@ -67,7 +67,8 @@ def line(*alarms: Alarm, step: int = 4) -> Line:
 
 def test_simsiam_without_stop_gradient_is_flagged_within_one_epoch(views: Path, tmp_path: Path) -> None:
     """The line at the end of the epoch comes although none is due."""
-    result = invoke(*command(views, tmp_path / "run", *SIMSIAM, "--no-stop-gradient"))
+    # At a rate of 1 the rank is 3.9 to 4.9 for seeds 0 to 3, about the threshold of 4.5, at 2 it is 2.4 to 3.8.
+    result = invoke(*command(views, tmp_path / "run", *SIMSIAM, "--lr", "2", "--no-stop-gradient"))
 
     assert result.exit_code == 0, result.output
     assert kinds(tmp_path / "run") == [["rank"]]

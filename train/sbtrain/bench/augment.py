@@ -75,7 +75,8 @@ def _compared(name: str, side: int, repeats: int, seconds: float) -> str:
 
 def _lacking() -> list[str]:
     try:
-        importlib.import_module("torchvision.transforms")
+        for name in (PEER, f"{PEER}.transforms"):
+            importlib.import_module(name)
     except Exception:  # a broken installation of someone else's package must not end the benchmark
         return [f"pip install {PEER}"]
     return []
