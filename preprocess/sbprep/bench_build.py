@@ -103,7 +103,7 @@ def scaling(files: Files, crew: Crew, alone: Job, scheduler: str | None, repeats
     if scheduler is not None:
         sides["Dask"] = replace(several, workers=-1, backend="dask", scheduler=scheduler)
     crew.map(alone.function, [(alone.paths[:8],)] * workers)  # imports, first calls
-    machine = {f"{name} alone": _others(crew, n, {name: alone})[name] for name, n in (("several", workers), ("one", 1))}
+    machine = _others(crew, workers, {"several alone": alone}) | _others(crew, 1, {"one alone": alone})
     result = rounds({name: partial(_rate, config, workers) for name, config in sides.items()} | machine, repeats)
     yield f"build, JPEG files to rescaled_lab, shards of {shard:,} images, start-up left out"
     many = counted(workers, "process")

@@ -160,10 +160,8 @@ def _check_whole(root: Path, header: dict[str, Any], found: set[Key]) -> None:
             f"{root}: {len(missing)} of {len(keys)} shards are missing, its build is not finished. Run its command again"
         )
     # Shard k belongs to partition k modulo n. Where partitions of several n were made, those are named of which fewest lack.
-    n, parts = min(
-        ((n, sorted({position % n + 1 for position in missing})) for n in sorted(counts, reverse=True)),
-        key=lambda found: len(found[1]),
-    )
+    lacking = {n: sorted({position % n + 1 for position in missing}) for n in sorted(counts, reverse=True)}
+    n, parts = min(lacking.items(), key=lambda each: len(each[1]))
     shown = ", ".join(f"{i}/{n}" for i in parts[:8]) + (", …" if len(parts) > 8 else "")
     raise ManifestError(
         f"{root}: {len(missing)} of {len(keys)} shards are missing, those of {len(parts)} "

@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
@@ -22,7 +21,7 @@ from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.labeled import Labeled, blocks
 from sbtrain.evaluation.neighbors import WEIGHTED, Bank, Vote, judge
 from sbtrain.methods import Method
-from sbtrain.methods.supervised import Encoder, ridge
+from sbtrain.methods.supervised import Classifier, Encoder
 from sbtrain.metrics import Line
 from sbtrain.runtime import Runtime
 
@@ -208,11 +207,10 @@ def _linear(
     bank: torch.Tensor, bank_labels: torch.Tensor, queries: torch.Tensor, labels: torch.Tensor, classes: int
 ) -> float:
     """Return the share of `queries` (n, D) that a linear classifier solved on `bank` (m, D) gets right."""
-    variance, mean = torch.var_mean(bank, dim=0, correction=0)
-    scale = (variance + 1e-5).rsqrt()
-    weight, bias = ridge((bank - mean) * scale, functional.one_hot(bank_labels.long(), classes).float())
-    right = (((queries - mean) * scale) @ weight.T + bias).argmax(1) == labels
-    return float(right.float().mean())
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        model = Classifier(bank.shape[1], classes, standardize=True)
+    model.to(bank.device).eval().solve(bank, bank_labels)
+    return float((model.classify(queries).argmax(1) == labels).float().mean())
 
 
 def build_monitor(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sbformat.schema import TargetSpec
@@ -99,7 +100,8 @@ def _classes(setting: Setting, data: str, network: str, line: PublishedRow, sour
         measures += _of_neighbors()
     judged = "cifar10" if data == NOISE else data
     images = Images(pretrained_on=data, judged_on=judged, train=_TRAIN[judged], stand_in=scale.stand_in)
-    return _row(line, _cells(setting, _name(data, network, line), images, evaluations), measures, source)
+    weights = _weights(setting, network, line)
+    return _row(line, _cells(setting, f"simsiam-{data}-{network}", images, evaluations, weights), measures, source)
 
 
 def _attributes(setting: Setting, network: str, line: PublishedRow) -> Row:
@@ -120,7 +122,8 @@ def _attributes(setting: Setting, network: str, line: PublishedRow) -> Row:
         part = "val_" if split == "val" else ""
         measures += [Measure(titles[f"{part}{key}"], name, key, line.values.get(f"{part}{key}")) for key in _ATTRIBUTES]
     images = Images(pretrained_on="celeba", judged_on="celeba", train=_TRAIN["celeba"], stand_in=scale.stand_in)
-    cells = _cells(setting, _name("celeba", network, line), images, evaluations)
+    weights = _weights(setting, network, line)
+    cells = _cells(setting, f"simsiam-celeba-{network}", images, evaluations, weights)
     return _row(line, cells, measures, "simsiam-celeba")
 
 
@@ -128,8 +131,8 @@ def _lacks_weights(setting: Setting, network: str, line: PublishedRow) -> bool:
     return line.keys.get("start") == "imagenet" and network not in setting.weights
 
 
-def _name(data: str, network: str, line: PublishedRow) -> str:
-    return f"{IMAGENET if line.keys.get('start') == 'imagenet' else ''}simsiam-{data}-{network}"
+def _weights(setting: Setting, network: str, line: PublishedRow) -> Path | None:
+    return setting.weights[network] if line.keys.get("start") == "imagenet" else None
 
 
 def _reported(setting: Setting) -> str:
@@ -166,12 +169,14 @@ def _published_only(network: str, line: PublishedRow, titles: Mapping[str, str],
     return replace(_row(line, (), _measures("", titles, line.values), source), note=NOT_HERE.format(network))
 
 
-def _cells(setting: Setting, name: str, images: Images, evaluations: dict[str, Evaluation]) -> tuple[Cell, ...]:
-    scale, like = VIEW_SCALES[setting.scale.name], name.removeprefix(IMAGENET)
-    preset, fields = scale.pretrain.get(like, (f"report/{like}", {}))
-    if like != name:  # the same network and images, and no pretraining on them
-        fields = {**fields, "epochs": 0, "weights": str(setting.weights[like.rpartition("-")[2]])}
-    flops = FLOPS[like] * scale.shrink.get(like, 1.0)
+def _cells(
+    setting: Setting, name: str, images: Images, evaluations: dict[str, Evaluation], weights: Path | None = None
+) -> tuple[Cell, ...]:
+    scale = VIEW_SCALES[setting.scale.name]
+    preset, fields = scale.pretrain.get(name, (f"report/{name}", {}))
+    flops = FLOPS[name] * scale.shrink.get(name, 1.0)
+    if weights is not None:  # the same network and images, and no pretraining on them
+        name, fields = f"{IMAGENET}{name}", {**fields, "epochs": 0, "weights": str(weights)}
     # A forward pass of one plain view is a sixth of a step on two.
     budget = Budget(evaluations={}, images_per_s=CORES / flops, features_per_s=6 * CORES / flops, checkpoint_every=200)
     made = []
