@@ -169,7 +169,10 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path):
     assert open_tree(tmp_path / "a.tar")[1] == "tar"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8 a photograph", gzip.compress(b"x" * 2000)])
+# Named, as gzip holds the second it was made in: processes that collect at different ones would not agree on the names.
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8 a photograph", gzip.compress(b"x" * 2000)], ids=["empty", "photograph", "gzip"]
+)
 def test_anything_else_is_a_source_error_that_says_what_is_supported(tmp_path, content):
     (tmp_path / "a.bin").write_bytes(content)
 
