@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 import numpy as np
+import torch
 
 from sbformat.errors import ConfigError
 from sbformat.permutation import permute
@@ -171,6 +172,9 @@ class Loader:
         stopping: threading.Event,
     ) -> None:
         try:
+            if self.residence.device.type == "cuda":
+                # A thread begins with the first GPU, and would take half a gigabyte there.
+                torch.cuda.set_device(self.residence.device)
             for epoch, rows in self._rows(start, stop):
                 room.get()
                 if stopping.is_set():

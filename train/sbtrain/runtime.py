@@ -84,6 +84,8 @@ def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
     exact = mode == "exact"
     if exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Switches of several GPUs add up in no fixed order. torch itself leaves them out where it knows in time, newer ones.
+        os.environ.setdefault("NCCL_ALGO", "^NVLS,NVLSTree")
     torch.use_deterministic_algorithms(exact, warn_only=True)
     # Nothing here reads memory before writing it; filling each new tensor would cost a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
@@ -91,7 +93,9 @@ def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
     torch.manual_seed(seed)
     # Not `is_bf16_supported`, which counts emulation: only since Ampere it is multiplied, elsewhere it is slower than float32.
     on_cuda = chosen.type == "cuda"
-    if not on_cuda:
+    if on_cuda:
+        _attend_in_order(exact)
+    else:
         _keep_freed_memory()
     bf16 = torch.cuda.get_device_capability(chosen) >= (8, 0) if on_cuda else _cpu_multiplies_bfloat16()
     if precision == "bfloat16" and on_cuda and not bf16:
@@ -99,6 +103,15 @@ def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
     if precision == "auto":
         return Runtime(chosen, torch.bfloat16 if bf16 else torch.float32)
     return Runtime(chosen, getattr(torch, precision))
+
+
+def _attend_in_order(exact: bool) -> None:
+    """Let attention be plain products and a softmax in `exact` mode, fused kernels otherwise.
+
+    The gradients of the fused kernels add up in no fixed order: with ``warn_only`` torch does not ask them for another.
+    """
+    for fused in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{fused}_sdp")(not exact)
 
 
 def _keep_freed_memory() -> None:
@@ -133,8 +146,9 @@ def _device(text: str) -> torch.device:
             raise ConfigError(
                 f"device {text}, but torch {torch.__version__} sees {count} CUDA devices. Use --device cpu"
             )
+        # torch makes no device the current one that has no number.
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)
-        device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 

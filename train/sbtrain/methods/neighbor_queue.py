@@ -60,8 +60,11 @@ class NeighborQueue(nn.Module):
         One that is not finite leaves its place as it was: a bad step is not applied, and must not stay here either.
         """
         z, index = z[-self.length :], index[-self.length :]
-        places = (self.pushed + torch.arange(len(z), device=z.device)) % self.length
-        finite = torch.isfinite(z).all(1)
-        self.rows.index_copy_(0, places, torch.where(finite[:, None], z, self.rows[places]))
-        self.index.index_copy_(0, places, torch.where(finite, index, self.index[places]))
+        # For each place the row that comes to it, beyond the last: none. Not written by index: in exact mode torch looks,
+        # on the host, whether such places exist, which waits for the device and cannot be part of a CUDA graph.
+        coming = (torch.arange(self.length, device=z.device) - self.pushed) % self.length
+        row = coming.clamp(max=len(z) - 1)
+        taken = (coming < len(z)) & torch.isfinite(z).all(1)[row]
+        torch.where(taken[:, None], z[row], self.rows, out=self.rows)
+        torch.where(taken, index[row], self.index, out=self.index)
         self.pushed.add_(len(z))

@@ -23,11 +23,12 @@ def synchronize(model: nn.Module, device: torch.device) -> None:
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
+            activated = hasattr(module, "act")
             if device.type == "cuda":
-                module.__class__ = nn.SyncBatchNorm
+                module.__class__ = _ActivatedSync if activated else nn.SyncBatchNorm
                 module.process_group = None  # type: ignore[assignment]
             else:
-                module.__class__ = SyncedBatchNorm
+                module.__class__ = _ActivatedSynced if activated else SyncedBatchNorm
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -53,6 +54,25 @@ class SyncedBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:  # any number of axes
         pass
+
+
+class _Activated(nn.Module):
+    """What timm's `BatchNormAct2d` does behind the norm, which is one module with it."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
+class _ActivatedSync(_Activated, nn.SyncBatchNorm):
+    pass
+
+
+class _ActivatedSynced(_Activated, SyncedBatchNorm):
+    pass
 
 
 class _Normalize(torch.autograd.Function):
