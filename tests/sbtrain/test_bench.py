@@ -62,7 +62,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     [
         r"sbtrain bench, \d{4}-\d\d-\d\d",
         r"  processor  .+, \d+ cores",
-        r"  device     CPU, \d+ threads, (float32|bfloat16)",
+        r"  device     CPU, \d+ threads?, (float32|bfloat16)",
         r"  software   Python 3.+, torch .+, numpy .+, h5py .+, pillow .+, scikit-image .+, mosaicml-streaming .+",
         r"  images     64 of 96 x 96, random bytes, with both targets",
         r"  host [\d,]+, mmap [\d,]+ images/s",
@@ -165,7 +165,13 @@ def test_a_save_is_measured_with_the_steps(synthetic: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bfloat16", "float32"), [("NVIDIA H200", 989e12, 494.5e12), ("NVIDIA A100-SXM4-80GB", 312e12, 156e12)]
+    ("name", "bfloat16", "float32"),
+    [
+        ("NVIDIA H200", 989e12, 494.5e12),
+        ("NVIDIA H200 NVL", 835e12, 417.5e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12, 156e12),
+        ("NVIDIA A10G", 70e12, 35e12),
+    ],
 )
 def test_the_peak_in_float32_is_that_of_tf32(name: str, bfloat16: float, float32: float) -> None:
     assert (peak_flops(name, torch.bfloat16), peak_flops(name, torch.float32)) == (bfloat16, float32)

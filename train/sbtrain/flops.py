@@ -13,8 +13,9 @@ from sbtrain.data import Batch
 from sbtrain.methods import Method
 
 #: Dense bfloat16 FLOP/s with float32 accumulation, from NVIDIA's data sheets; TF32 has half of it on all of these. Part of
-#: the device's name -> peak.
+#: the device's name -> peak, the longer name before the one that it begins with.
 PEAK_FLOPS = {
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -25,6 +26,7 @@ PEAK_FLOPS = {
     "L40S": 362e12,
     "L40": 181e12,
     "L4": 121e12,
+    "A10G": 70e12,
     "A10": 125e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,

@@ -5,8 +5,8 @@ network capture), tested on a CPU only as far as it refuses. So nothing uses it 
 
 Forward, backward, clipping, the guarded update and the sums are captured together. Batches with their epoch are copied
 into fixed tensors and the learning rate is a tensor, as a graph knows addresses, not values. Gradients live in the graph's
-own memory: it was captured from none, each replay writes the same ones. No kernel of a step draws from torch's random
-generators, so a replay draws what a step would: noise is a function of row and epoch.
+own memory: it was captured from none, each replay writes the same ones. Noise is a function of row and epoch; what networks
+draw themselves comes from torch's generator, whose seed and offset a replay reads anew: `Runtime.seed_step` sets both.
 """
 
 from __future__ import annotations

@@ -200,12 +200,11 @@ def _training(manifest: Manifest, plan: Plan, runtime: Runtime) -> Iterator[str]
             f"{starts[network].loading:.1f} s of them for {plan.images:,} images in {caches[0]}"
         )
     yield _heading(on_cuda)
-    for network, size in itertools.product(plan.networks, plan.batch_sizes):
-        for mode, graphs, cache in _ways(on_cuda, caches):
-            setting = Setting(
-                network=network, cache=cache, batch_size=size, mode=mode, device=plan.device, graphs=graphs
-            )
-            yield _measured(manifest, setting, plan, starts[network])
+    rows = itertools.product(plan.networks, plan.batch_sizes, _ways(on_cuda, caches))
+    # Graphs last: a capture that fails leaves torch's allocator waiting for its end.
+    for network, size, (mode, graphs, cache) in sorted(rows, key=lambda row: row[2][1]):
+        setting = Setting(network=network, cache=cache, batch_size=size, mode=mode, device=plan.device, graphs=graphs)
+        yield _measured(manifest, setting, plan, starts[network])
     if on_cuda:
         yield "  MFU: share of the bfloat16 peak, in float32 of the TF32 peak"
         yield (

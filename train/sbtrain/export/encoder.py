@@ -23,6 +23,7 @@ from sbtrain.networks.pooling import PoolTo
 
 #: Largest difference that plain views as products may make, as a share of the largest feature.
 PLAIN_TOLERANCE = 1e-4
+_GRAY, _BRIGHT = 64, 192
 
 
 class ExportedEncoder(nn.Module):
@@ -116,14 +117,16 @@ class PlainView(nn.Module):
     def __init__(self, views: Views, size: int) -> None:
         super().__init__()
         self.datasets = views.datasets
-        # One white row in each image: what comes out is a column of the resampling. Black and white give the normalization.
-        rows = torch.zeros(size + 2, 3, size, size, dtype=torch.uint8)
-        rows[torch.arange(size), :, torch.arange(size)] = 255
-        rows[-1] = 255
+        # One brighter row in each gray image: what comes out is a column of the resampling. Not white on black, as a cubic
+        # filter goes beyond both, where values are cut off. Black and white give the normalization.
+        rows = torch.full((size + 3, 3, size, size), _GRAY, dtype=torch.uint8)
+        rows[torch.arange(size), :, torch.arange(size)] = _BRIGHT
+        rows[-2], rows[-1] = 0, 255
         with torch.no_grad():
             seen = views.plain(Batch(torch.zeros(1, dtype=torch.int64), {"image": rows})).double()
-        black, white = seen[-2, :, :1, :1], seen[-1, :, :1, :1]
-        resample = ((seen[:size] - black) / (white - black))[:, 0, :, 0].T  # (s, S)
+        gray, black, white = seen[-3], seen[-2, :, :1, :1], seen[-1, :, :1, :1]
+        columns = (seen[:size] - gray) / (white - black) * (255 / (_BRIGHT - _GRAY))
+        resample = columns[:, 0, :, 0].T  # (s, S)
         self.resized = resample.shape[0] != size or not torch.allclose(resample, torch.eye(size).double(), atol=1e-6)
         self.register_buffer("resample", resample.float().contiguous(), persistent=False)
         self.register_buffer("scale", ((white - black) / 255).float(), persistent=False)
@@ -133,7 +136,7 @@ class PlainView(nn.Module):
         """Return the images as the networks see them."""
         x, resample = batch["image"].float(), self.get_buffer("resample")
         if self.resized:
-            x = resample @ x @ resample.T
+            x = (resample @ x @ resample.T).clamp(0, 255)
         return x * self.get_buffer("scale") + self.get_buffer("shift")
 
 

@@ -18,7 +18,7 @@ from sbformat.errors import FormatError
 from sbtrain.evaluation.pretrained import Pretrained, holds
 from sbtrain.export.card import FORMAT, LOADING, NAME, VERSION, WEIGHTS, card
 from sbtrain.export.encoder import ExportedEncoder
-from sbtrain.export.formats import FILES, FORMATS, Format, load_weights, written
+from sbtrain.export.formats import FILES, FORMATS, Format, check_libraries, load_weights, written
 from sbtrain.runtime import RunError
 
 
@@ -55,6 +55,7 @@ def export(
     RunError
         The shards are not the run's, the folder cannot be written, or a file gives another output than the encoder.
     """
+    check_libraries(formats)
     _check_normalization(pretrained)
     encoder = ExportedEncoder(pretrained.method.cpu(), pretrained.manifest, layer, pool)
     about = card(pretrained, encoder, pool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,13 +32,31 @@ TOLERANCES: dict[Format, float] = {"safetensors": 0.0, "onnx": 1e-4, "torch": 1e
 TRACED, CHECKED = 2, 3
 
 
+def check_libraries(formats: tuple[Format, ...]) -> None:
+    """Refuse formats whose libraries are missing.
+
+    Raises
+    ------
+    ConfigError
+        With how to install them.
+    """
+    if "onnx" not in formats:
+        return
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"format onnx needs onnx and onnxruntime ({error}). Install them: pip install 'splitbrain[export]', or leave it "
+            f"out: --format safetensors,torch"
+        ) from error
+
+
 def written(kind: Format, encoder: ExportedEncoder, about: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write one file, load it, compare; return what was compared.
 
     Raises
     ------
-    ConfigError
-        A library is missing.
     RunError
         The file gives another output than the encoder.
     """
@@ -110,10 +129,8 @@ def _run_program(about: dict[str, Any], path: Path, example: tuple[Tensor, ...])
 
 
 def _write_onnx(encoder: ExportedEncoder, path: Path) -> None:
-    try:
-        import onnx
-    except ImportError as error:
-        raise _missing("onnx") from error
+    import onnx
+
     names = list(encoder.inputs)
     options: dict[str, Any] = {"input_names": names, "output_names": ["features"], "verbose": False}
     if _has_onnxscript():
@@ -139,10 +156,8 @@ def _write_onnx(encoder: ExportedEncoder, path: Path) -> None:
 
 
 def _run_onnx(about: dict[str, Any], path: Path, example: tuple[Tensor, ...]) -> Tensor:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _missing("onnxruntime") from error
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: it warns of devices that it does not need
     options.intra_op_num_threads = torch.get_num_threads()
@@ -153,13 +168,4 @@ def _run_onnx(about: dict[str, Any], path: Path, example: tuple[Tensor, ...]) ->
 
 def _has_onnxscript() -> bool:
     """Return whether torch can export by its newer way: it needs this library, and torch 2.6."""
-    from importlib.util import find_spec
-
     return find_spec("onnxscript") is not None and "external_data" in signature(torch.onnx.export).parameters
-
-
-def _missing(name: str) -> ConfigError:
-    return ConfigError(
-        f"format onnx needs {name}. Install it: pip install 'splitbrain[export]', or leave it out: "
-        f"--format safetensors,torch"
-    )
