@@ -14,8 +14,9 @@ from sbformat.manifest import Manifest, open_manifest
 from sbtrain.cli import main
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
+    """Before every other fixture: runs that are compared are of one number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,12 +54,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small run on `lab` that went through. Not to be changed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     result = CliRunner().invoke(main, command(shards / "lab", run_dir))
     assert result.exit_code == 0, result.output
-    torch.set_num_threads(threads)
     return run_dir
 
 

@@ -15,7 +15,7 @@ from runs import CPU, command, lines, outcome, small_parts
 from sbformat.manifest import open_manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain.alarms import Alarms, effective_rank, information, judge, read_signs
+from sbtrain.alarms import Alarms, effective_rank, information, judge, on_a_line, read_signs
 from sbtrain.cli import main
 from sbtrain.events import NAME
 from sbtrain.methods import SelfClassifier
@@ -65,14 +65,31 @@ def line(*alarms: Alarm, step: int = 4) -> Line:
 # ------------------------------------------------------------------------------------------------- what is flagged
 
 
-def test_simsiam_without_stop_gradient_is_flagged_within_one_epoch(views: Path, tmp_path: Path) -> None:
-    """The line at the end of the epoch comes although none is due."""
-    # At a rate of 1 the rank is 3.9 to 4.9 for seeds 0 to 3, about the threshold of 4.5, at 2 it is 2.4 to 3.8.
-    result = invoke(*command(views, tmp_path / "run", *SIMSIAM, "--lr", "2", "--no-stop-gradient"))
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_simsiam_without_stop_gradient_is_flagged_within_one_epoch(seed: str, views: Path, tmp_path: Path) -> None:
+    """The line at the end of the epoch comes although none is due. More seeds and settings: soak_alarms.py."""
+    result = invoke(*command(views, tmp_path / "run", *SIMSIAM, "--lr", "2", "--no-stop-gradient", "--seed", seed))
 
     assert result.exit_code == 0, result.output
-    assert kinds(tmp_path / "run") == [["rank"]]
-    assert re.search(r"step 12: ALARM: collapse: embeddings of 32 images span \d.\d dimensions", result.output)
+    assert kinds(tmp_path / "run")[-1] == ["overlap"]
+    assert re.search(
+        r"step \d+: ALARM: collapse: embeddings come to lie on one line: mean squared cosine", result.output
+    )
+
+
+@pytest.mark.parametrize(
+    ("alignment", "overlap", "steps", "flagged"),
+    [
+        (0.66, 0.80, 14, True),  # 64 steps without the stop-gradient
+        (0.66, 0.80, 9, False),  # too few to tell
+        (0.99, 0.99, 1, True),  # its end
+        (0.77, 0.24, 50, False),  # CIFAR-10 after five passes, 200-NN 36 %
+        (0.79, 0.76, 50, False),  # the worst of a healthy run, which passed
+        (0.22, 0.04, 50, False),  # new weights
+    ],
+)
+def test_a_line_is_told_by_the_views_of_an_image(alignment: float, overlap: float, steps: int, flagged: bool) -> None:
+    assert on_a_line(alignment, overlap, steps) == flagged
 
 
 def test_self_classifier_without_the_prior_is_flagged_within_one_epoch(collapsed: tuple[Path, str]) -> None:
@@ -101,9 +118,9 @@ def test_a_loss_that_stays_at_ln_c_is_flagged() -> None:
     assert pinned is not None
     assert learning is not None
 
-    assert [alarm.kind for alarm in judge(pinned, math.log(10) + 1e-3)] == ["loss"]
-    assert judge(pinned, 2.0) == []
-    assert judge(learning, math.log(10)) == []
+    assert [alarm.kind for alarm in judge(pinned, {"loss": math.log(10) + 1e-3}, 50)] == ["loss"]
+    assert judge(pinned, {"loss": 2.0}, 50) == []
+    assert judge(learning, {"loss": math.log(10)}, 50) == []
 
 
 def test_ln_c_of_several_classifiers_is_their_mean(views: Path) -> None:
@@ -121,7 +138,7 @@ def test_ln_c_of_several_classifiers_is_their_mean(views: Path) -> None:
     assert method.seen is not None
     signs = read_signs(method.seen)
     assert signs is not None
-    assert [alarm.text for alarm in judge(signs, loss) if alarm.kind == "loss"] == [
+    assert [alarm.text for alarm in judge(signs, {"loss": loss}, 50) if alarm.kind == "loss"] == [
         "collapse: loss 2.0794 stays at ln C = 2.0794: every image has the same probabilities"
     ]
 
@@ -131,7 +148,7 @@ def test_one_point_is_flagged() -> None:
     signs = read_signs(Seen(z, z))
     assert signs is not None
 
-    assert [alarm.kind for alarm in judge(signs, -1.0)] == ["std", "rank"]
+    assert [alarm.kind for alarm in judge(signs, {"loss": -1.0}, 50)] == ["std"]
 
 
 def test_steps_that_are_not_finite_are_flagged(views: Path) -> None:
@@ -143,7 +160,7 @@ def test_steps_that_are_not_finite_are_flagged(views: Path) -> None:
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     step(next(loader.batches(0, 1)), 1e-3)
 
-    seen = Alarms("warn", method, 12, lambda _: None).add(method, line(), step.totals.skipped_since([]), 2)
+    seen = Alarms("warn", method, 12, lambda _: None).add(method, line(), 0, step.totals.skipped_since([]), 2)
 
     text = "not finite, so not applied: 1 of the steps since the last line; gone back to a checkpoint, 2 in a row"
     assert seen.alarms == (Alarm("nan", text),)
@@ -169,12 +186,12 @@ def test_information_is_ln_c_for_sure_and_balanced_classes() -> None:
 def test_an_alarm_is_said_when_it_begins_and_when_it_is_over() -> None:
     said: list[str] = []
     alarms = Alarms("warn", torch.nn.Identity(), 12, said.append)  # type: ignore[arg-type]
-    on = line(Alarm("rank", "collapse: flat"))
+    on = line(Alarm("overlap", "collapse: flat"))
 
     for each in (on, line(), on, *[line(step=9)] * CALM, line()):
         alarms.tell(each)
 
-    assert said == ["step 4: ALARM: collapse: flat", "step 9: alarm over: embeddings span enough dimensions again"]
+    assert said == ["step 4: ALARM: collapse: flat", "step 9: alarm over: embeddings of different images differ again"]
 
 
 def test_stop_ends_the_run(views: Path, tmp_path: Path) -> None:
@@ -192,7 +209,7 @@ def test_stop_leaves_steps_that_are_not_finite_to_the_guard() -> None:
     alarms.tell(line(Alarm("nan", "1 step")))
 
     with pytest.raises(RunError, match="collapse: flat"):
-        alarms.tell(line(Alarm("rank", "collapse: flat")))
+        alarms.tell(line(Alarm("overlap", "collapse: flat")))
 
 
 def test_events_and_the_report_show_it(collapsed: tuple[Path, str], tmp_path: Path) -> None:

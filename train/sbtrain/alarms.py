@@ -11,7 +11,7 @@ Axes: B images, P numbers an embedding, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,14 +28,15 @@ from sbtrain.runtime import RunError
 
 Mode = Literal["warn", "stop", "off"]
 
-#: Images whose embeddings are looked at: 64 x 64 products take a millisecond, and the least rank is one of 64 images at
-#: any batch size.
+#: Images whose embeddings are looked at: 64 x 64 products take a millisecond, and ranks are of 64 at any batch size.
 ROWS = 64
 #: Deviation of normalized embeddings, in 1 / sqrt(P), that is a collapse: X. Chen and K. He, CVPR 2021, section 4.1.
 LEAST_STD = 0.1
-#: Dimensions that embeddings have to span, in shares of the images looked at: 9 of 64. Not Self-Classifier's, which are to
-#: end in as many directions as there are classes.
-LEAST_RANK = 9 / 64
+#: SimSiam, means over all steps since the last line. Mean squared cosine of different images' embeddings, `overlap`: from
+#: the first on they lie on one line; from the second on it is a collapse where two views of an image are no closer than that:
+#: 1 - alignment above so many times 1 - overlap. Neither rank nor overlap alone tells: healthy runs pass through 5 of 64
+#: dimensions and an overlap of 0.76 while their views agree. Of fewer than ten steps the second is not asked: it is noise.
+ONE_LINE, NEAR_LINE, VIEWS_APART, ENOUGH_STEPS = 0.85, 0.5, 1.05, 10
 #: Entropy of the chosen classes in units of ln C: at 0.1 of 10 classes, 95 % of the images are in one.
 LEAST_USAGE = 0.1
 #: Equal rows of logits give a loss of ln C. It begins near it as well, so images must be told apart by next to nothing:
@@ -44,7 +45,7 @@ NEAR_LN_C, LEAST_INFORMATION = 0.01, 1e-3
 #: Kind of alarm -> what is said once it is over.
 OVER = {
     "std": "embeddings differ again",
-    "rank": "embeddings span enough dimensions again",
+    "overlap": "embeddings of different images differ again",
     "classes": "several classes are in use again",
     "loss": "classes tell images apart again",
     "nan": "all steps are finite again",
@@ -58,8 +59,7 @@ class Signs:
     std: float
     """Deviation of normalized embeddings, in 1 / sqrt(P)."""
     rank: float
-    """Effective rank of normalized embeddings, in [1, rows]."""
-    rows: int
+    """Effective rank of normalized embeddings, in [1, rows looked at]."""
     backbone_rank: float
     usage: float | None = None
     """Entropy of the chosen classes in [0, 1], Self-Classifier."""
@@ -105,13 +105,13 @@ class Alarms:
         """Return True at the end of an epoch: then there is a line of metrics, so that every epoch has one."""
         return self._watched and step % self._epoch == 0
 
-    def add(self, method: Method, line: Line, skipped: float, rollbacks: int) -> Line:
+    def add(self, method: Method, line: Line, applied: float, skipped: float, rollbacks: int) -> Line:
         """Return `line` with the signs of the last batch and what is wrong.
 
         Parameters
         ----------
-        skipped : float
-            Steps since the last line that were not applied.
+        applied, skipped : float
+            Steps since the last line that were applied, and that were not.
         rollbacks : int
             Times that the run has gone back to the checkpoint before.
         """
@@ -122,7 +122,7 @@ class Alarms:
         signs = None if seen is None else read_signs(seen)
         if signs is None:
             return replace(line, alarms=tuple(found))
-        found = [*judge(signs, line.values.get("loss")), *found]
+        found = [*judge(signs, line.values, applied), *found]
         return replace(line, values=line.values | signs.values(), alarms=tuple(found))
 
     def tell(self, line: Line) -> None:
@@ -156,12 +156,12 @@ def read_signs(seen: Seen) -> Signs | None:
     logits = None if seen.logits is None else seen.logits.cpu().float()
     if not all(bool(torch.isfinite(rows).all()) for rows in (z, h, logits) if rows is not None):
         return None
-    about = {"std": float(spread(z)), "rank": effective_rank(z), "backbone_rank": effective_rank(h), "rows": len(z)}
+    about = {"std": float(spread(z)), "rank": effective_rank(z), "backbone_rank": effective_rank(h)}
     if logits is None:
         return Signs(**about)  # type: ignore[arg-type]
     B, C = logits.shape
     return Signs(
-        **about,  # type: ignore[arg-type]
+        **about,
         usage=float(usage(logits)) * math.log(C) / math.log(max(2, min(B, C))),
         used=len(torch.unique(logits.argmax(1))),
         classes=C,
@@ -170,15 +170,16 @@ def read_signs(seen: Seen) -> Signs | None:
     )
 
 
-def judge(signs: Signs, loss: float | None) -> list[Alarm]:
-    """Return what is wrong with a batch of such signs, whose mean loss since the last line is `loss`."""
-    found, least = [], LEAST_RANK * signs.rows
+def judge(signs: Signs, means: Mapping[str, float | None], steps: float) -> list[Alarm]:
+    """Return what is wrong with a batch of such signs and such `means` of the `steps` since the last line."""
+    found = []
     if signs.std < LEAST_STD:
         text = f"embeddings are nearly one point: deviation {signs.std:.3f} of 1/sqrt(d), expected {LEAST_STD} or more"
         found.append(Alarm("std", f"collapse: {text}"))
-    if signs.usage is None and signs.rank < least:
-        text = f"embeddings of {signs.rows} images span {signs.rank:.1f} dimensions, expected {least:.1f} or more"
-        found.append(Alarm("rank", f"collapse: {text}"))
+    alignment, overlap, loss = (means.get(name) for name in ("alignment", "overlap", "loss"))
+    if alignment is not None and overlap is not None and on_a_line(alignment, overlap, steps):
+        text = f"mean squared cosine of different images {overlap:.2f}, mean cosine of an image's two views {alignment:.2f}"
+        found.append(Alarm("overlap", f"collapse: embeddings come to lie on one line: {text}"))
     if signs.usage is not None and signs.usage < LEAST_USAGE:
         text = f"{signs.used} of {signs.classes} classes in use, entropy {signs.usage:.2f} of 1"
         found.append(Alarm("classes", f"collapse: {text}, expected {LEAST_USAGE} or more"))
@@ -188,6 +189,12 @@ def judge(signs: Signs, loss: float | None) -> list[Alarm]:
             text = f"loss {loss:.4f} stays at ln C = {goal:.4f}"
             found.append(Alarm("loss", f"collapse: {text}: every image has the same probabilities"))
     return found
+
+
+def on_a_line(alignment: float, overlap: float, steps: float) -> bool:
+    """Return whether SimSiam's embeddings, by means of so many `steps`, say next to nothing of which image they are of."""
+    apart = steps >= ENOUGH_STEPS and 1 - alignment > VIEWS_APART * (1 - overlap)
+    return overlap > ONE_LINE or (overlap > NEAR_LINE and apart)
 
 
 def effective_rank(rows: Tensor) -> float:

@@ -172,6 +172,7 @@ def train(
                 step, steps, loader.steps_per_epoch, config.lr, config.schedule, warmup, config.decay,
                 config.warmup_lr, config.final_lr,
             )  # fmt: skip
+            runtime.seed_step(config.seed, step + shift)  # of the batch: also after a rollback
             learn(batch, lr)
             watch.tick()
             step += 1
@@ -199,7 +200,8 @@ def train(
                 continue
             if step % habits.log_every == 0 or step == steps or monitor.due(step, steps) or alarms.due(step):
                 line = _line(step, steps, lr, loader, totals, line_mark, watch)
-                line = alarms.add(method, line, totals.skipped_since(line_mark), rollbacks)
+                counts = totals.applied_since(line_mark), totals.skipped_since(line_mark)
+                line = alarms.add(method, line, *counts, rollbacks)
                 line = monitor.add(method, line)
                 line_mark = totals.read()
                 metrics.append(line)

@@ -66,7 +66,7 @@ class Totals:
 
     def add(self, names: list[str], losses: Tensor, finite: Tensor) -> None:
         """Add the losses (n,) of one step; one that is not `finite` only counts."""
-        if self._sums is None:
+        if self._sums is None or names != self.names:  # or the run was begun by a version that logged others
             self.names = names
             self._sums = torch.zeros(len(names) + 2, dtype=torch.float64, device=self._device)
         flags = torch.stack([finite, ~finite])
@@ -84,7 +84,7 @@ class Totals:
     def means_since(self, mark: list[float]) -> dict[str, float | None]:
         """Return the mean of each loss over the steps applied since the reading `mark`; None where there was none."""
         now = self.read()
-        before = mark or [0.0] * len(now)
+        before = mark if len(mark) == len(now) else [0.0] * len(now)
         if not now or now[-2] == before[-2]:
             return dict.fromkeys(self.names)
         steps = now[-2] - before[-2]
@@ -97,8 +97,15 @@ class Totals:
 
     def skipped_since(self, mark: list[float]) -> float:
         """Return the steps not applied since the reading `mark`: waits for the device."""
+        return self._count_since(mark, -1)
+
+    def applied_since(self, mark: list[float]) -> float:
+        """Return the steps applied since the reading `mark`: waits for the device."""
+        return self._count_since(mark, -2)
+
+    def _count_since(self, mark: list[float], which: int) -> float:
         now = self.read()
-        return now[-1] - (mark[-1] if mark else 0.0) if now else 0.0
+        return max(0.0, now[which] - (mark[which] if len(mark) == len(now) else 0.0)) if now else 0.0
 
 
 class Stopwatch:

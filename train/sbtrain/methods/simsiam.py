@@ -4,7 +4,8 @@ Two views of an image go through one network f; the predictor h is to tell the o
 
     z = f(x),  p = h(z),  L = D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2,  D(p, z) = -cos(p, z)
 
-L lies in [-1, 1]. Without the stop-gradient it falls to -1, and every image has the same z: the collapse.
+L lies in [-1, 1]. Without the stop-gradient it falls to -1, and every image has the same z: the collapse. As BatchNorm
+ends the projector, it begins as one line, on which every z lies with either sign.
 
 Axes: B images, D features, P projections.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,17 +59,26 @@ class SimSiam(OnViews):
         stop_gradient: bool = True,
         constant_predictor_lr: bool = True,
     ) -> None:
+        self.check_views(views)
         super().__init__(backbone, views)
-        if views.count != 2:
-            raise ConfigError(
-                f"an augmentation of {views.count} views, but simsiam compares 2. Use --augmentation simsiam_imagenet"
-            )
         self.stop_gradient = stop_gradient
         self.projector, P = build_projector(projector, backbone.width)
         self.predictor = Predictor(P, constant_predictor_lr)
 
+    @staticmethod
+    def check_views(views: Views) -> None:
+        """Refuse another number of views than two; before a backbone is built for their sizes."""
+        if views.count != 2:
+            raise ConfigError(
+                f"an augmentation of {views.count} views, but simsiam compares 2. Use --augmentation simsiam_imagenet"
+            )
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss in [-1, 1], and ``feature_std``: 1 for projections all around the sphere, 0 for one point."""
+        """Return the loss in [-1, 1], and numbers that tell a collapse.
+
+        ``feature_std``: 1 for projections all around the sphere, 0 for one point. ``alignment``: mean cosine of the two
+        projections of an image. ``overlap``: see `overlap`.
+        """
         # One view after the other, as in the published code: BatchNorm's statistics are of one view.
         h, z = [], []
         for i, x in enumerate(self.inputs(batch)):
@@ -78,7 +89,9 @@ class SimSiam(OnViews):
         p1, p2 = self.predictor(z1), self.predictor(z2)
         t1, t2 = (z1.detach(), z2.detach()) if self.stop_gradient else (z1, z2)
         loss = (negative_cosine(p1, t2) + negative_cosine(p2, t1)) / 2
-        return loss, {"feature_std": spread(z1.detach())}
+        with torch.no_grad():
+            alignment = functional.cosine_similarity(z1.float(), z2.float(), dim=1).mean()
+            return loss, {"feature_std": spread(z1), "alignment": alignment, "overlap": overlap(z1)}
 
 
 class Predictor(nn.Sequential):
@@ -120,3 +133,10 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 def spread(z: Tensor) -> Tensor:
     """Return the deviation of normalized rows (B, P), times the root of P (section 4.1): 1 healthy, 0 collapsed."""
     return functional.normalize(z.float(), dim=1).std(0, correction=0).mean() * math.sqrt(z.shape[1])
+
+
+def overlap(z: Tensor) -> Tensor:
+    """Return the mean squared cosine of different rows (B, P): 1 / P for directions at random, 1 for one line."""
+    B = len(z)
+    unit = functional.normalize(z.float(), dim=1)
+    return ((unit @ unit.T).float().square().sum() - B) / (B * (B - 1))
