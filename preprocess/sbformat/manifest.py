@@ -183,6 +183,11 @@ class Manifest:
                     f"edited. {_mend_text(path)}"
                 )
         check_schema(data, path)
+        if data.get("colorspace") not in COLORSPACES:
+            raise ManifestError(
+                f"{path}: colorspace {data.get('colorspace')!r}, expected one of {', '.join(COLORSPACES)}, which have three "
+                f"channels each. Build it again: sbprep build --colorspace rgb"
+            )
         try:
             return cls(
                 root=path.parent,

@@ -64,7 +64,7 @@ def _changed_text(path: Path, sources: dict[str, Entry], now: dict[str, Entry]) 
     split = next(name for name in now if _resolved(sources[name]) != _resolved(now[name]))
     before, after = sources[split], now[split]
     if before["listed"] != after["listed"]:
-        what = f"{before['listed']:,} then, {after['listed']:,} now"
+        what = f"{before['listed']:,} then, {after['listed']:,} now; --limit counts too"
     elif before.get("fingerprint") != after.get("fingerprint"):
         what = f"{before['listed']:,} then as now, with other names, sizes or labels"
     elif before.get("dates") != after.get("dates"):

@@ -260,6 +260,17 @@ def test_a_digest_does_not_make_a_manifest(tmp_path: Path, changes: dict[str, An
         Manifest.read(written.root)
 
 
+def test_a_color_space_of_another_number_of_channels_is_refused(tmp_path: Path) -> None:
+    written = manifest(tmp_path)
+    written.write()
+    rewrite(written.root / MANIFEST_NAME, colorspace="gray")
+
+    with pytest.raises(
+        ManifestError, match=r"colorspace 'gray', expected one of rgb, lab, .*three channels each\. Build"
+    ):
+        Manifest.read(written.root)
+
+
 def test_members_that_nobody_knows_yet_are_passed_over(tmp_path: Path) -> None:
     written = manifest(tmp_path)
     written.write()

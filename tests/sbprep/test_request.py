@@ -56,7 +56,7 @@ def test_another_spelling_of_the_path_is_the_same_path(
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (changed(sources__train__listed=41), r"\(--source photos: 40 then, 41 now\)"),
+        (changed(sources__train__listed=41), r"\(--source photos: 40 then, 41 now; --limit counts too\)"),
         (changed(sources__train__fingerprint="9" * 16), "40 then as now, with other names, sizes or labels"),
         (changed(sources__train__dates="0" * 10), "40 then as now, files written anew since"),
         (changed(sources__train__kind="tar"), "read as folder then, as tar now"),

@@ -137,6 +137,12 @@ def test_nothing_random_is_drawn_beside_the_weights() -> None:
         ("timm:hf-hub:someone/resnet18", (32,), "has no such model"),
         ("resnet19", (32,), "network 'resnet19', did you mean resnet18"),
         ("half:simplnet", (32,), "did you mean half:simplenet"),
+        (
+            "simplenet",
+            (32,),
+            "'simplenet' is one of split_brain's halves.* resnet18-cifar for 32 x 32 .* resnet18 for 96",
+        ),
+        ("vit_small", (32, 14), r"images of 14 x 14, the local views beside those of 32 x 32 \(it sees patches of 16"),
         ("timm:", (32,), "network 'timm:'"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import sbformat
-from builds import environment
+from builds import environment, tree
 from runs import command
 from sbformat.manifest import Manifest, json_digest
 from sbtrain.cli import COMMANDS, main
@@ -109,7 +109,13 @@ def test_a_dry_run_estimates_and_leaves_nothing(shards: Path, tmp_path: Path) ->
     result = invoke(*command(shards / "lab", tmp_path / "run", "--dry-run"))
 
     assert result.exit_code == 0, result.output
-    for word in ("one step, one save and one resume went well", "time:", "disk:", "memory:"):
+    for word in (
+        "measuring steps, a save and a resume",
+        "one step, one save and one resume went well",
+        "time:",
+        "disk:",
+        "memory:",
+    ):
         assert word in result.output
     assert not (tmp_path / "run").exists()
 
@@ -137,6 +143,12 @@ def test_without_run_dir_the_folder_is_named_after_the_run(
             2,
             "did you mean simsiam_cifar?",
         ),
+        (("--method", "simsiam", "--network", "resnet50"), 2, "did you mean timm:resnet50? There are resnet18, "),
+        (
+            ("--preset", "simplenet"),
+            2,
+            "there are modern/simplenet, report/simplenet-lab, report/simplenet-rescaled_lab, ",
+        ),
         (("--epochs", "0"), 2, "epochs 0: nothing would be learned"),
         (("--method", "denoising"), 2, "network 'simplenet' of the denoising method"),
         (("--shuffle", "random"), 2, "expected exact or window=K"),
@@ -162,7 +174,33 @@ def test_a_wrong_option_is_refused(
 
     assert result.exit_code == code, result.output
     assert message in result.output
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [("--monitor", "knn"), ("--stage", "/dev/null/stage"), ("--verify",)])
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(
+    options: tuple[str, ...], own_shards: Path, tmp_path: Path
+) -> None:
+    if options == ("--verify",):
+        damaged = next((own_shards / "lab" / "unlabeled").glob("*.h5"))
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+    more = () if options != ("--monitor", "knn") else ("--monitor-split", "test")
+    (tmp_path / "there").mkdir()
+
+    for place in ("made/run", "there"):
+        assert invoke(*command(own_shards, tmp_path / place, *options, *more)).exit_code in (1, 2)
+    assert not (tmp_path / "made").exists()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_run_that_is_there_stays_whatever_is_refused_later(own_run: Path, shards: Path) -> None:
+    before = tree(own_run)
+
+    assert invoke(*command(shards / "lab", own_run, "--lr", "1")).exit_code == 1
+    assert invoke(*command(shards / "lab", own_run, "--stage", "/dev/null/stage")).exit_code == 1
+    assert tree(own_run) == before
 
 
 @pytest.mark.parametrize(

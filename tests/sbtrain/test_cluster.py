@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from runs import CPU, command, litter, run_apart
+from runs import CPU, command, litter, run_apart, small_parts
 from sbformat.errors import ConfigError
 from sbformat.manifest import open_manifest
 from sbtrain.cli import main
@@ -253,3 +253,23 @@ def test_a_classifier_that_is_not_there_is_refused(few: Path, own_classes: Path)
 
     assert result.exit_code == 2
     assert "classifier 2, this run has 2. Use --classifier 0 to 1" in re.sub(r"\s+", " ", result.output)
+
+
+def test_where_there_is_one_classifier_it_is_named(few: Path) -> None:
+    fields: dict[str, Any] = {"method": "self_classifier", "network": "half:simplenet", "head": "16", "classes": "3"}
+    only = small_parts(open_manifest(few, "rgb"), split="train", augmentation="simsiam_cifar", **fields)[1]
+
+    with pytest.raises(ConfigError, match=r"classifier 1, this run has one\. Use --classifier 0$"):
+        ClusterConfig(classifier=1, split="val").settled(only)
+
+
+def test_shards_of_another_color_space_come_with_the_command(few: Path, own_classes: Path) -> None:
+    result = invoke(own_classes, few / "lab")
+
+    assert result.exit_code == 1
+    assert "colorspace: rgb in the run, lab here" in result.output
+    built = re.search(
+        r"sbprep build --source \S+ --colorspace rgb --out (\S+) --image-size 64 --target-size 4", result.output
+    )
+    assert built is not None, result.output
+    assert built[1] == str(few)

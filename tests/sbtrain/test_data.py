@@ -264,7 +264,7 @@ def test_a_missing_shard_is_named(own_shards: Path) -> None:
 
 
 def test_labels_that_are_not_there_are_named(lab: Manifest) -> None:
-    with pytest.raises(FormatError, match="it has no labels"):
+    with pytest.raises(FormatError, match=r"split unlabeled has no labels\. Choose a labeled split"):
         SplitReader(lab, "unlabeled", ("label",))
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,21 @@ def test_every_method_exports(shards: Path, tmp_path: Path, method: tuple[str, .
         found = encoder(torch.from_numpy(rows["image"]))
     wanted = features(run_dir, shards, rows, encoder.layer)
     assert torch.allclose(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_said_before_anything_is_written(
+    name: str, undisturbed: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+
+    result = invoke("export", "--run", undisturbed, "--shards", shards / "lab", "--out", tmp_path / "out")
+
+    assert result.exit_code == 2
+    assert f"format onnx needs onnx and onnxruntime (import of {name} halted" in result.output
+    assert "pip install 'splitbrain[export]', or leave it out: --format safetensors,torch" in result.output
+    assert "encoder.safetensors" not in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_older_way_to_onnx_gives_the_same(

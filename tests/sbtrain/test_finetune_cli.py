@@ -113,7 +113,7 @@ def test_statistics_of_other_images_are_named(few: Path, shards: Path, tmp_path:
     result = invoke(*command(run_dir, few))
 
     assert result.exit_code == 0, result.output
-    assert "as they may be: normalized by the statistics of their split train" in result.output
+    assert "which it can be judged by as well: normalized by the statistics of their split train" in result.output
 
 
 def test_samples_too_few_to_stop_early_by_are_named_once(few: Path, own_run: Path) -> None:
@@ -160,7 +160,7 @@ def test_reporting_the_images_of_pretraining_is_remarked(
         (("--hold-out", "0.6"), 2, "expected a share of 0 to 0.5"),
         (("--eval-split", "train"), 2, "a result on training images says nothing"),
         (("--split", "unlabeled"), 1, "has splits train, val, no unlabeled"),
-        (("--eval-split", "test"), 1, "no test. Choose another with --split"),
+        (("--eval-split", "test"), 1, "no test. Choose another with --eval-split"),
         (("--device", "cuda:9"), 2, "sees"),
         (("--protocol", "seed"), 2, "report"),
     ],
@@ -178,7 +178,7 @@ def test_a_split_without_labels_is_refused(shards: Path, own_run: Path) -> None:
     result = invoke(*command(own_run, shards, "--split", "unlabeled"))
 
     assert result.exit_code == 1
-    assert "split unlabeled has no label" in result.output
+    assert "split unlabeled has no labels. Choose a labeled split" in result.output
 
 
 def test_shards_of_another_kind_are_refused_field_by_field(own_run: Path, few: Path, tmp_path: Path) -> None:
@@ -189,7 +189,9 @@ def test_shards_of_another_kind_are_refused_field_by_field(own_run: Path, few: P
     assert result.exit_code == 1
     assert "colorspace: lab in the run, rgb here" in result.output
     assert "image_size: 64 in the run, 32 here" in result.output
-    assert "target: " in result.output
+    assert "target_size: 4 in the run, 8 here" in result.output
+    assert "{" not in result.output
+    assert f"--colorspace lab --out {other}-64-4 --image-size 64 --target-size 4" in result.output
 
 
 def test_a_label_that_is_no_class_is_damage(own_few: Path, own_run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from runs import CPU, command
 from sbformat.manifest import open_manifest
 from sbtrain.cli import main
 from sbtrain.data import Batch
+from sbtrain.evaluation import finetune
 from sbtrain.evaluation.augmented import Augmented, Centered, seen_size, views_of
 from sbtrain.evaluation.finetune_config import FinetuneConfig
 from sbtrain.evaluation.finetune_presets import PRESETS
@@ -124,6 +126,21 @@ def test_normal_weights_are_of_deviation_a_hundredth_without_bias() -> None:
 
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert linear.bias.abs().max() == 0
+
+
+def test_the_layer_is_named_and_steps_that_compute_anew_are_shown(
+    few: Path, siamese: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "LINE_SECONDS", 0.0)
+    run_dir = shutil.copytree(siamese, tmp_path / "run")
+    more = ("--preset", "simsiam-linear-cifar10", "--eval-split", "val", "--epochs", "3", "--batch-size", "8")
+
+    result = invoke(run_dir, few, *more)
+
+    assert result.exit_code == 0, result.output
+    assert "\n  classified by layer backbone, frozen\n" in result.output
+    assert "computing features of 36 images, once; those of augmented images anew in every pass\n" in result.output
+    assert re.findall(r"  step (\d) of 9\n", result.output) == list("12345678")
 
 
 @pytest.mark.parametrize("name", PRESETS)

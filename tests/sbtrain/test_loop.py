@@ -20,6 +20,7 @@ from sbtrain.loop import Ended, Habits, train
 from sbtrain.methods import Method
 from sbtrain.metrics import Line, MetricsFile, Stopwatch, Totals
 from sbtrain.progress import ProgressPrinter, bytes_text, progress_text
+from sbtrain.ranks.world import World
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import gradient_norm
 from sbtrain.tensor_files import load_tensors
@@ -96,6 +97,33 @@ def test_a_rollback_never_repeats_its_steps_for_ever(lab: Manifest, tmp_path: Pa
     # 8 batches, back to step 4, then the 14 steps to 18 with the data from batch 8 on.
     assert seen == [loader.rows_of(step).tolist() for step in range(22)]
     assert [line["step"] for line in lines(tmp_path / "run")] == list(range(1, 19))
+
+
+def test_what_networks_draw_is_a_function_of_the_batch_also_after_a_rollback(lab: Manifest, tmp_path: Path) -> None:
+    def drawn(bad: range, name: str) -> list[float]:
+        found: list[float] = []
+
+        def poison(batch: Batch) -> bool:
+            found.append(float(torch.rand(())))
+            return len(found) - 1 in bad
+
+        run(lab, tmp_path / name, poison, lambda _: None, bad_steps=4, epochs=3)
+        return found
+
+    plain, rolled_back = drawn(range(0), "plain"), drawn(range(4, 8), "rolled back")
+
+    assert len(set(rolled_back)) == 22
+    assert rolled_back[:18] == plain
+
+
+def test_each_rank_draws_its_own_numbers() -> None:
+    """Else its rows of a batch would share their masks with other ranks'."""
+    found = []
+    for rank in range(3):
+        replace(CPU, world=World(rank, 3)).seed_step(0, 7)
+        found.append(float(torch.rand(())))
+
+    assert len(set(found)) == 3
 
 
 def test_a_run_whose_data_are_all_bad_stops_after_its_rollbacks(lab: Manifest, tmp_path: Path) -> None:

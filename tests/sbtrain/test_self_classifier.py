@@ -319,7 +319,7 @@ def test_dropout_of_alexnet_belongs_to_the_sample_and_the_view() -> None:
         ({"head": "3hl"}, "head '3hl', expected one of 1hl, 2hl, official, v1, or widths"),
         ({"tau_col": 0.0}, "tau_col 0.0, expected more than 0"),
         ({"augmentation": "simsiam"}, "augmentation 'simsiam', did you mean simsiam_"),
-        ({"network": "simplenet"}, "network 'simplenet', did you mean half:simplenet"),
+        ({"network": "simplenet"}, "network 'simplenet' is one of split_brain's halves"),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_the_remedy(fields: dict[str, object], message: str) -> None:

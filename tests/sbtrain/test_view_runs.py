@@ -1,6 +1,7 @@
 """Runs of SimSiam and Self-Classifier: they learn, and go on after a stop to the same bits, queue and LARC included."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
 from sbtrain.methods import SelfClassifier
 from sbtrain.methods.supervised import Encoder
+from sbtrain.networks import backbones
+from sbtrain.networks.trunks import alexnet
 from sbtrain.prepare import Request
 from sbtrain.pretrain import default_name
 from sbtrain.step import Step
@@ -54,13 +57,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(method: tuple[str, ...], shards:
     ("method", "network"),
     [
         ("simsiam", "resnet18-cifar"), ("self_classifier", "efficientnet_b0"), ("simsiam", "pit_ti"),
-        ("self_classifier", "timm:vit_tiny_patch16_224"),
+        ("self_classifier", "timm:vit_tiny_patch16_224"), ("simsiam", "timm:ghostnet_050"),
     ],
 )  # fmt: skip
 def test_a_stopped_run_of_another_backbone_goes_on_to_the_same_bits(
     method: str, network: str, shards: Path, tmp_path: Path
 ) -> None:
-    """Four images a step at 32 pixels, two steps an epoch: what these networks keep beside their weights counts alone."""
+    """Four images a step at 32 pixels, two steps an epoch: what these networks keep beside their weights counts alone.
+
+    GhostNet has a dropout of timm's own, which draws from torch's generator.
+    """
     short = ("--method", method, "--network", network, "--augmentation", "simsiam_cifar", "--view-size", "32",
              "--optimizer", "sgd", "--momentum", "0", "--batch-size", "4", "--limit", "8", "--checkpoint-every", "99",
              *{"simsiam": ("--projector", "report"), "self_classifier": ("--head", "16", "--classes", "4")}[method])  # fmt: skip
@@ -72,6 +78,38 @@ def test_a_stopped_run_of_another_backbone_goes_on_to_the_same_bits(
     assert invoke(*parts).exit_code == 0
 
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "evaluation"),
+    [
+        ("self_classifier", "alexnet", ("cluster", "--split", "val")),
+        ("simsiam", "vit_small_2021", ("probe", "--layers", "backbone", "--labels-per-class", "2", "--draws", "1",
+                                       "--epochs", "1", "--min-steps", "1", "--eval-split", "val")),
+    ],
+)  # fmt: skip
+def test_a_network_of_a_report_goes_on_to_the_same_bits_and_is_judged(
+    method: str, network: str, evaluation: tuple[str, ...], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AlexNet, of small hidden layers here, draws dropout; the Vision Transformer has one block here."""
+    name, changes = backbones.TIMM["vit_small_2021"]
+    monkeypatch.setitem(backbones.TIMM, "vit_small_2021", (name, changes | {"depth": 1}))
+    monkeypatch.setattr(backbones, "alexnet", partial(alexnet, 64))
+    short = ("--method", method, "--network", network, "--augmentation", "simsiam_cifar", "--view-size", "64",
+             "--optimizer", "sgd", "--momentum", "0", "--batch-size", "4", "--limit", "8", "--checkpoint-every", "99",
+             "--epochs", "1", "--split", "train", "--precision", "float32",
+             *{"simsiam": ("--projector", "report"), "self_classifier": ("--head", "16", "--classes", "3")}[method])  # fmt: skip
+    whole, parts = (command(few / "rgb", tmp_path / name, *short) for name in ("whole", "parts"))
+    result = invoke(*whole)
+    assert result.exit_code == 0, result.output
+    assert invoke(*parts, "--stop-after", "1").exit_code == 0
+
+    assert invoke(*parts).exit_code == 0
+
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    kind, *options = evaluation
+    result = invoke(kind, "--run", str(tmp_path / "parts"), "--shards", str(few), "--device", "cpu", *options)
+    assert result.exit_code == 0, result.output
 
 
 def test_two_ranks_are_one_batch_of_self_classifier(shards: Path, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from runs import small_shards
 from sbformat.errors import ConfigError
 from sbtrain.cli import main
 from sbtrain.config import PretrainConfig
-from sbtrain.networks.backbones import build_backbone
+from sbtrain.networks.backbones import TIMM, build_backbone
 from sbtrain.networks.weights import load_weights
 
 VIT = "vit_tiny_patch16_224"
@@ -97,6 +97,31 @@ def test_position_embeddings_are_brought_to_the_size_of_the_images(tmp_path: Pat
     torch.testing.assert_close(features(f"timm:{VIT}", path, x), theirs(x))
 
 
+def attention_of_2021(qkv: Tensor, projection: nn.Module, x: Tensor, scale: float) -> Tensor:
+    """Return what 8 heads of 96 make of tokens (N, 768), by weights (3 * 768, 768)."""
+    q, k, v = ((x @ part.T).view(-1, 8, 96).transpose(0, 1) for part in qkv.chunk(3))
+    heads = torch.softmax(q @ k.mT * scale, -1) @ v
+    out: Tensor = projection(heads.transpose(0, 1).reshape(-1, 768))
+    return out
+
+
+@pytest.mark.parametrize(("prefix", "scale"), [("", 768**-0.5), ("body.", 96**-0.5)], ids=["timm's", "ours"])
+def test_attention_of_2021_has_the_scale_that_the_weights_were_trained_with(
+    prefix: str, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, changes = TIMM["vit_small_2021"]
+    monkeypatch.setitem(TIMM, "vit_small_2021", (model, changes | {"depth": 2}))
+    first, backbone = (build_backbone("vit_small_2021", (32,)) for _ in range(2))
+    state = {name: 4 * value for name, value in first.body.state_dict().items()}
+
+    load_weights(backbone, as_pth({prefix + name: value for name, value in state.items()}, tmp_path))
+
+    x = torch.randn(5, 768)
+    attention = backbone.body.get_submodule("blocks.1.attn")
+    wanted = attention_of_2021(state["blocks.1.attn.qkv.weight"], attention.get_submodule("proj"), x, scale)
+    torch.testing.assert_close(attention(x[None])[0], wanted)
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -139,6 +164,25 @@ def test_a_file_without_weights_is_refused_and_nothing_of_it_is_run(
     with pytest.raises(ConfigError, match=f"weights {re.escape(str(path))}: {expected}"):
         load_weights(build_backbone("resnet18", (32,)), path)
     assert "it ran" not in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_not_answered_with_how_to_run_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x02damaged")
+
+    with pytest.raises(ConfigError) as raised:
+        load_weights(build_backbone("resnet18", (32,)), path)
+
+    assert "weights_only" not in str(raised.value)
+    assert "torch.save(model.state_dict(), PATH)" in str(raised.value)
+
+
+def test_what_was_taken_is_said_and_what_was_left_out(tmp_path: Path) -> None:
+    path = as_pth(torchvision("resnet18").state_dict(), tmp_path)
+
+    said = load_weights(build_backbone("resnet18", (32,)), path)
+
+    assert said == f"weights {path}: 120 tensors taken, 2 left out (of fc)"
 
 
 def test_no_epochs_are_for_given_weights_alone() -> None:
@@ -191,6 +235,33 @@ def test_a_run_goes_on_from_its_checkpoint_and_not_from_the_weights(shards: Path
         for name in ("whole", "twice")
     ]
     assert found[0] == found[1]
+
+
+def first_weights(run_dir: Path) -> Tensor:
+    return load_file(run_dir / "checkpoints" / "step-00000000" / "model.safetensors")["backbone.body.stem.0.weight"]
+
+
+@pytest.mark.parametrize("given", ["run", "encoder", "encoder/encoder.safetensors"])
+def test_a_run_begins_with_the_weights_of_another_one_or_of_its_export(
+    given: str, shards: Path, tmp_path: Path
+) -> None:
+    begin(shards, tmp_path / "run", "--stop-after", 0)
+    export = ("--run", tmp_path / "run", "--shards", shards, "--out", tmp_path / "encoder", "--format", "safetensors")
+    call("export", *export)
+
+    said = begin(shards, tmp_path / "next", "--weights", tmp_path / given, "--stop-after", 0, "--seed", 1)
+
+    assert torch.equal(first_weights(tmp_path / "next"), first_weights(tmp_path / "run"))
+    left = "24 left out (of predictor, projector)" if given == "run" else "none left out"
+    assert re.search(rf"weights {tmp_path}/{given}.*: 120 tensors taken, {re.escape(left)}", said)
+
+
+def test_a_folder_that_holds_no_weights_is_refused(shards: Path, tmp_path: Path) -> None:
+    options = ("--shards", str(shards), "--colorspace", "rgb", "--method", "simsiam", "--network", "resnet18")
+    result = CliRunner().invoke(main, ["pretrain", *options, "--weights", str(tmp_path)])
+
+    assert result.exit_code == 2
+    assert f"weights {tmp_path}: a folder without a checkpoint or an export" in result.output
 
 
 def test_a_method_of_its_own_networks_takes_no_weights(shards: Path, tmp_path: Path) -> None:

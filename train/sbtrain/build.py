@@ -39,6 +39,7 @@ def build_method(config: PretrainConfig, manifest: Manifest) -> Method:
 
 def _of_views(config: PretrainConfig, manifest: Manifest) -> SimSiam | SelfClassifier:
     views = Views(manifest, config.augmentation or AUGMENTATION[config.method], config.view_size, config.seed)
+    (SimSiam if config.method == "simsiam" else SelfClassifier).check_views(views)
     backbone = build_backbone(config.network, views.sizes, config.zero_init)
     if config.method == "simsiam":
         return SimSiam(backbone, views, config.projector, config.stop_gradient, config.constant_predictor_lr)

@@ -77,6 +77,13 @@ class _Commands(click.Group):
             raise click.UsageError(str(error), click.Context(command, ctx, command.name)) from error
         except SplitbrainError as error:
             raise click.ClickException(str(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not loaded here
+                raise
+            raise click.ClickException(
+                f"{str(error).partition('. GPU ')[0]}. Use a smaller --batch-size, in pretraining --accumulate 2 or more "
+                f"with the same one, or see with nvidia-smi what else is on the GPU"
+            ) from error
         except KeyboardInterrupt:  # while torch loads, which takes a second or two
             click.echo("Interrupted.", err=True)
             sys.exit(EXIT_INTERRUPTED)

@@ -17,13 +17,15 @@ from sbtrain import checkpoint
 from sbtrain.build import build_loader, build_method
 from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
+from sbtrain.header import describe
 from sbtrain.loop import train
 from sbtrain.methods import Method
 from sbtrain.prepare import Parts, Request, prepare
-from sbtrain.pretrain import copies, describe, verify
+from sbtrain.pretrain import copies, verify
 from sbtrain.progress import NoProgress, bytes_text, duration_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import Step
+from sbtrain.words import counted
 
 WARM_UP = 2
 TIMED_SECONDS = 3.0
@@ -59,7 +61,8 @@ def dry_run(request: Request, stop: StopRequest, say: Callable[[str], None]) -> 
         if request.verify:
             verify(parts.reader)
         loader = build_loader(request.config, parts.reader, parts.runtime, request.cache)
-        say(describe(request, parts.manifest, parts.runtime, parts.method, loader))
+        say(describe(request, parts, loader))
+        say("measuring steps, a save and a resume in a temporary folder, which can take a minute")
 
         def run(method: Method, stop_after: int) -> None:
             habits = replace(request.habits, stop_after=stop_after)
@@ -88,7 +91,7 @@ def sentences(request: Request, found: Estimates) -> list[str]:
     kind = "device memory" if request.device != "cpu" and torch.cuda.is_available() else "memory"
     return [
         "one step, one save and one resume went well",
-        f"time: {duration_text(found.seconds)} for {found.steps:,} steps at {found.images_per_s:,.0f} images/s",
+        f"time: {duration_text(found.seconds)} for {counted(found.steps, 'step')} at {found.images_per_s:,.0f} images/s",
         f"disk: {bytes_text(found.disk_bytes)} for {copies(request.habits)} checkpoints of "
         f"{bytes_text(found.checkpoint_bytes)}",
         f"{kind}: {bytes_text(found.memory_bytes)}{mapped}",

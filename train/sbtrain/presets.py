@@ -53,6 +53,16 @@ def preset_names() -> list[str]:
     )
 
 
+def presets_of(method: str, network: str | None = None) -> list[str]:
+    """Return the names of the presets of a method, or of a method and a network."""
+    loaded = [load_preset(name) for name in preset_names()]
+    return [
+        preset.name
+        for preset in loaded
+        if preset.fields.get("method") == method and network in (None, preset.fields.get("network"))
+    ]
+
+
 def load_preset(name: str) -> Preset:
     """Read a preset by name, or one of your own by the path of its TOML file.
 
@@ -66,8 +76,8 @@ def load_preset(name: str) -> Preset:
     elif name in preset_names():
         text = (resources.files("sbtrain") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     else:
-        close = get_close_matches(name, preset_names(), 1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        named = [each for each in preset_names() if name in each] or get_close_matches(name, preset_names(), 1)
+        hint = f"did you mean {named[0]}? " if len(named) == 1 else f"there are {', '.join(named)}. " if named else ""
         raise ConfigError(f"no preset {name!r}: {hint}sbtrain presets lists them")
     try:
         data = tomllib.loads(text)

@@ -18,7 +18,8 @@ from sbformat.manifest import Manifest, json_digest
 from sbtrain import checkpoint
 from sbtrain.build import build_loader
 from sbtrain.config import PretrainConfig
-from sbtrain.data import Loader, SplitReader
+from sbtrain.data import SplitReader
+from sbtrain.header import describe
 from sbtrain.loop import Ended, Habits, Progress, train
 from sbtrain.methods import Method
 from sbtrain.monitor import build_monitor
@@ -28,8 +29,8 @@ from sbtrain.prepare import Parts, Request, prepare
 from sbtrain.progress import NoProgress, bytes_text
 from sbtrain.ranks.launch import from_environment
 from sbtrain.ranks.world import World
-from sbtrain.run_folder import data_record, open_run, read_run, write_result
-from sbtrain.runtime import RunError, Runtime, StopRequest, only_one
+from sbtrain.run_folder import begun_or_gone, data_record, open_run, read_run, write_result
+from sbtrain.runtime import RunError, Runtime, StopRequest
 from sbtrain.stage import Stage
 
 
@@ -59,7 +60,7 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
         run_dir = request.run_dir or Path("runs") / default_name(request, parts.manifest)
 
         def begin() -> None:
-            stack.enter_context(only_one(run_dir))
+            stack.enter_context(begun_or_gone(run_dir))
             if open_run(run_dir, config, data, request.preset):
                 say(f"{run_dir} holds this run" + _other_torch(run_dir))
             if request.verify:
@@ -76,7 +77,7 @@ def pretrain(request: Request, stop: StopRequest, say: Callable[[str], None], pr
             else:  # everything is read before the first step: from the slow disk once, for all processes of the machine
                 stage.try_to_fill(lambda: stop.signal is not None)
         loader = world.together(lambda: build_loader(config, parts.reader, parts.runtime, parts.cache))
-        say(describe(request, parts.manifest, parts.runtime, parts.method, loader))
+        say(describe(request, parts, loader))
         asked, per_epoch = request.habits.monitor, loader.steps_per_epoch
         monitor = world.together(
             lambda: build_monitor(asked, parts.manifest, parts.method, parts.runtime, per_epoch, say)
@@ -160,23 +161,6 @@ def check_room(run_dir: Path, method: Method, config: PretrainConfig, habits: Ha
             f"{run_dir}: {bytes_text(free)} free, {bytes_text(needed)} needed for {copies(habits)} checkpoints of "
             f"{bytes_text(size)}. Make room, lower --keep-last, or use another --run-dir"
         )
-
-
-def describe(request: Request, manifest: Manifest, runtime: Runtime, method: Method, loader: Loader) -> str:
-    """Return in three lines what will be done, and where."""
-    config = request.config
-    size = bytes_text(
-        loader.residence.rows * sum(manifest.datasets(config.split)[d].row_bytes for d in method.datasets)
-    )
-    return "\n".join(
-        [
-            f"{config.method} with {config.network} ({parameter_count(method):,} parameters) on {manifest.colorspace}, "
-            f"split {config.split}: {loader.order.rows:,} images, {config.epochs} epochs of "
-            f"{loader.steps_per_epoch:,} steps",
-            f"  {runtime.describe()}, mode {config.mode}",
-            f"  images wait in {loader.residence.name} ({size}), order {config.shuffle}, seed {config.seed}",
-        ]
-    )
 
 
 def summarize(run_dir: Path, ended: Ended, request: Request, parts: Parts) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sbtrain.alarms import Mode as AlarmMode
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Cache
 from sbtrain.dry_run import dry_run, sentences
+from sbtrain.header import unchosen
 from sbtrain.loop import Ended, Habits
 from sbtrain.monitor import Kind, MonitorConfig
 from sbtrain.options import device_option, field_options, shards_option
@@ -26,6 +27,7 @@ from sbtrain.pretrain import pretrain
 from sbtrain.progress import ProgressPrinter
 from sbtrain.ranks.launch import from_environment
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
+from sbtrain.words import every
 
 #: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
 FIELD_HELP = {
@@ -43,7 +45,7 @@ FIELD_HELP = {
     "augmentation": "simsiam, self_classifier: recipe of the views; empty: the method's own on ImageNet.",
     "view_size": "Pixels of a side of the global views; 0: of the stored images.",
     "zero_init": "ResNets: residual blocks begin as identities.",
-    "weights": "simsiam, self_classifier: file of trained weights that the backbone begins with.",
+    "weights": "simsiam, self_classifier: trained weights that the backbone begins with: a file, or a run's folder.",
     "projector": "simsiam: as published for ImageNet, for CIFAR-10, or in the report's code.",
     "stop_gradient": "simsiam: without it every image ends in one point.",
     "constant_predictor_lr": "simsiam: the predictor keeps the peak learning rate.",
@@ -176,20 +178,21 @@ def pretrain_command(dry: bool, **options: Any) -> None:
 
 def _conclude(run_dir: Path, ended: Ended) -> None:
     if ended.complete:
-        click.echo(f"{run_dir}: all {ended.steps:,} steps are done")
+        click.echo(f"{run_dir}: {every(ended.steps, 'step')} done")
         return
     how = "Run the same command again to go on" if ended.signal else "To go on: without --stop-after, or with more"
     click.echo(f"{run_dir}: step {ended.step:,} of {ended.steps:,} is saved. {how}")
 
 
 def _request(options: dict[str, Any]) -> Request:
-    given = {field.name: options.pop(field.name) for field in fields(PretrainConfig)}
-    config, preset = resolve(options["preset"], {name: value for name, value in given.items() if value is not None})
+    options_given = {field.name: options.pop(field.name) for field in fields(PretrainConfig)}
+    given = {name: value for name, value in options_given.items() if value is not None}
+    config, preset = resolve(options["preset"], given)
     options["monitor"] = _monitor({name: options.pop(f"monitor_{name}") for name in MONITOR_HELP}, options["monitor"])
     habits = Habits(**{field.name: options.pop(field.name) for field in fields(Habits)})
     options["colorspace"] = options["colorspace"] or (preset.colorspace if preset else None)
-    request = Request(config=config, habits=habits, **options)
-    named = given["split"] is not None or (preset is not None and "split" in preset.fields)
+    request = Request(config=config, habits=habits, remarks=unchosen(config, options["preset"], given), **options)
+    named = "split" in given or (preset is not None and "split" in preset.fields)
     return request if named else with_default_split(request)
 
 

@@ -51,7 +51,7 @@ class SplitReader:
         self.specs: dict[str, DatasetSpec] = {}
         for name in names:
             if name not in manifest.datasets(split):
-                raise FormatError(f"{manifest.root}: split {split} has no {name}: {_remedy(name)}")
+                raise FormatError(f"{manifest.root}: split {split} has no {_remedy(name)}")
             self.specs[name] = manifest.datasets(split)[name]
         records = [record for record in manifest.splits[split].shards if record.count]
         if not records:
@@ -201,8 +201,8 @@ def read_checked(shard: Shard, name: str, out: NDArray[Any]) -> None:
 
 def _remedy(name: str) -> str:
     if name == "label":
-        return "it has no labels. Choose a labeled split, or build one with sbprep build --train PATH"
-    return "this color space does not store it"
+        return "labels. Choose a labeled split, or build one with sbprep build --train PATH"
+    return f"{name}: this color space does not store it"
 
 
 def _allow_files(count: int) -> None:

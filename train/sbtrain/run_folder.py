@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import sbformat
 from sbformat.errors import SplitbrainError
 from sbformat.manifest import Manifest, json_digest, prepared_colorspaces, write_atomically
 from sbtrain.config import PretrainConfig
-from sbtrain.runtime import RunError
+from sbtrain.runtime import RunError, only_one
 
 CONFIG_NAME = "config.json"
 FORMAT = "sbtrain-run"
@@ -67,8 +70,41 @@ def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset
     lines = _differences(_completed(there["config"]), config.to_json()) + _differences(there["data"], data, "data ")
     if lines:
         shown = "\n".join(f"  {line}" for line in lines)
-        raise RunError(f"{run_dir} holds another run:\n{shown}\nUse its values to go on, or another --run-dir")
+        raise RunError(
+            f"{run_dir} holds another run:\n{shown}\nUse its values to go on, or another --run-dir: a run's schedule is of "
+            f"its epochs, so a longer one begins anew"
+        )
     return True
+
+
+@contextmanager
+def begun_or_gone(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder for this process; what fails before its first checkpoint leaves no file and no folder behind.
+
+    Raises
+    ------
+    RunError
+        As `only_one`.
+    """
+    made, there = list[Path](), set[Path]()
+    with suppress(OSError):
+        made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+        there = set(run_dir.iterdir())
+    with only_one(run_dir):
+        try:
+            yield
+        except BaseException:
+            if not any(run_dir.glob("checkpoints/step-*")):
+                _remove(set(run_dir.iterdir()) - there, made)
+            raise
+
+
+def _remove(paths: set[Path], folders: list[Path]) -> None:
+    with suppress(OSError):  # why the run failed is what is to be said
+        for path in paths:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

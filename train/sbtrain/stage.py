@@ -28,6 +28,7 @@ from sbformat.manifest import MANIFEST_NAME, Manifest, write_atomically
 from sbformat.records import ShardRecord
 from sbtrain.progress import bytes_text
 from sbtrain.reader import SplitReader
+from sbtrain.words import every
 
 BLOCK = 4 << 20
 #: Seconds between looks at what another process has copied.
@@ -108,7 +109,7 @@ class Stage:
             if not pending and not left_out:
                 if lock.held:
                     write_atomically(self.folder / MANIFEST_NAME, (self._manifest.root / MANIFEST_NAME).read_bytes())
-                self._say(f"all {total:,} shards are read from {self.folder} now")
+                self._say(f"{every(total, 'shard')} read from {self.folder} now")
 
     def _run(self) -> None:
         try:

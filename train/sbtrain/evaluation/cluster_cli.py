@@ -13,6 +13,7 @@ from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.cluster_result import ClusterFile, cluster_caption, cluster_table
 from sbtrain.evaluation.command import judged
 from sbtrain.options import LAYER, device_option, field_options, run_option, shards_option
+from sbtrain.words import every
 
 #: Field of `ClusterConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -72,4 +73,4 @@ def _done(result: ClusterFile) -> str:
     fits = result.fits()
     collapsed = any(fit.used == 1 for fit in fits) and not result.config.from_scratch
     remark = "\n  all images are in one cluster: the network has collapsed" if collapsed else ""
-    return f"all {len(fits)} assignments are there{remark}"
+    return f"{every(len(fits), 'assignment')} there{remark}"

@@ -119,7 +119,7 @@ def _check_classifier(method: Method, number: int) -> None:
             "method classifier, but this run's method has no classes of its own: only self_classifier has. "
             "Use --method kmeans"
         )
-    if number >= len(method.counts):
-        raise ConfigError(
-            f"classifier {number}, this run has {len(method.counts)}. Use --classifier 0 to {len(method.counts) - 1}"
-        )
+    last = len(method.counts) - 1
+    if number > last:
+        there = f"{last + 1}. Use --classifier 0 to {last}" if last else "one. Use --classifier 0"
+        raise ConfigError(f"classifier {number}, this run has {there}")

@@ -18,6 +18,7 @@ from sbtrain.evaluation.pretrained import Pretrained, hold_pretrained
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.results import FitFile
 from sbtrain.progress import ProgressPrinter
+from sbtrain.run_folder import read_config
 from sbtrain.runtime import EXIT_REQUEUE, Runtime, StopRequest, set_up
 
 C = TypeVar("C", FinetuneConfig, ProbeConfig, ClusterConfig)
@@ -46,6 +47,16 @@ def interruptible(stopped: str, run_dir: Path | None = None) -> Iterator[tuple[P
 def _results(run_dir: Path | None) -> dict[str, int]:
     files = [] if run_dir is None else (run_dir / "results").glob("*.json")
     return {path.name: path.stat().st_mtime_ns for path in files}
+
+
+def _labeled(config: FinetuneConfig | ProbeConfig | ClusterConfig, run_dir: Path) -> dict[str, str]:
+    """Return option -> split that has to be there, with labels."""
+    if not isinstance(config, ClusterConfig):
+        return {"--split": config.split, "--eval-split": config.eval_split}
+    own = config.method == "classifier" or (
+        config.method == "auto" and read_config(run_dir).method == "self_classifier"
+    )
+    return {"--split": config.split, **({} if own else {"--learn-split": config.learn_split})}
 
 
 def judged(
@@ -88,7 +99,7 @@ def judged(
     runtime = set_up(device, config.precision, "exact", config.seed)
     with (
         interruptible(stopped, run_dir) as (progress, stop),
-        hold_pretrained(run_dir, shards, config.split, runtime, progress.say) as pretrained,
+        hold_pretrained(run_dir, shards, config.split, runtime, progress.say, _labeled(config, run_dir)) as pretrained,
     ):
         for remark in remarks(pretrained, configs[0]):
             progress.say(remark)

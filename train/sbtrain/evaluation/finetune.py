@@ -31,7 +31,9 @@ from sbtrain.evaluation.folds import read_folds
 from sbtrain.evaluation.labeled import Features, Labeled, Source
 from sbtrain.evaluation.pretrained import Pretrained, check_classes, seeded
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
+from sbtrain.progress import LINE_SECONDS
 from sbtrain.runtime import Runtime
+from sbtrain.words import counted
 
 Say = Callable[[str], None]
 #: Rows, pass -> batch.
@@ -40,7 +42,8 @@ Views = Callable[[Rows, int], Batch]
 
 def remarks(pretrained: Pretrained, config: FinetuneConfig) -> list[str]:
     """Return what a reader of the numbers has to know and no table shows."""
-    found = []
+    layer = config.layer or pretrained.method.layers()[-1]
+    found = [f"  classified by layer {layer}{', frozen' if config.freeze else ', all weights before it learn too'}"]
     if config.unheld:
         found.append(
             f"hold-out {config.hold_out:g} of {', '.join(config.unheld)} per class is no image: these fits take a fixed "
@@ -88,7 +91,7 @@ def finetune(
             result.add(fit, confusion)  # type: ignore[arg-type]  # both are of attributes, or both are not
             say(
                 f"{i + 1} of {len(rows)}: {samples_text(samples)}{'' if attributes else ' per class'}, draw {draw + 1}: "
-                f"{fit.text()} after {fit.steps} steps, {fit.seconds:.1f} s"
+                f"{fit.text()} after {counted(fit.steps, 'step')}, {fit.seconds:.1f} s"
             )
     finally:
         fits.close()
@@ -142,6 +145,7 @@ class _Fits:
         self._reported: Source = Chosen(self._eval_split, chosen_rows(len(self._eval_split), config.eval_limit))
         if config.center < 1:
             self._reported = Centered(self._reported, self._size, config.center)
+        self._told = time.monotonic()
         self._features: tuple[int, _Frozen] | None = None
         """Draw, and what was computed for it."""
 
@@ -163,11 +167,11 @@ class _Fits:
         self, samples: int, draw: int, rows: dict[tuple[int, int], Rows]
     ) -> tuple[Fit | AttributeFit, dict[str, Any] | None]:
         """Return a fit and, of classes, which one was taken for which."""
-        begun = time.perf_counter()
+        begun, self._told = time.perf_counter(), time.monotonic()
         model, train, reported, views = self._parts(draw, rows)
         self._runtime.place(model)
         mine = rows[samples, draw]
-        fitter = Fitter(train, self._config, self._runtime, self._interrupted, views)
+        fitter = Fitter(train, self._config, self._runtime, self._interrupted, views, self._tell)
         steps = fitter.fit(model, mine, self._seed(draw))
         held = len(hold_out(mine, self._train.labels, self._config.hold_out)[1])
         made = {"samples": samples, "draw": draw, "images": len(mine), "steps": steps, "held_out": held}
@@ -177,6 +181,11 @@ class _Fits:
         confusion = Confusion(self._pretrained.manifest.label_names, self._runtime.device)
         top1, top5 = evaluate(model, reported, self._runtime, self._interrupted, confusion)
         return Fit(**made, top1=top1, top5=top5, seconds=time.perf_counter() - begun), confusion.to_json()
+
+    def _tell(self, step: int, steps: int) -> None:
+        if time.monotonic() - self._told >= LINE_SECONDS and step < steps:
+            self._told = time.monotonic()
+            self._say(f"  step {step:,} of {steps:,}")
 
     def _parts(
         self, draw: int, rows: dict[tuple[int, int], Rows]
@@ -214,6 +223,7 @@ class _Fits:
             if begins:
                 images = len(np.unique(np.concatenate(wanted))) + len(self._reported.labels)
                 often = "for every draw" if self._config.from_scratch else "once"
+                often += "; those of augmented images anew in every pass" if self._config.augmentation != "none" else ""
                 self._say(f"computing features of {images:,} images, {often}")
             train = Features(self._train, np.concatenate(wanted), encode, self._runtime)
             reported = Features(self._reported, np.arange(len(self._reported.labels)), encode, self._runtime)

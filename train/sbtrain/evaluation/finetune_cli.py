@@ -18,6 +18,7 @@ from sbtrain.evaluation.finetune_presets import PRESETS, preset_fields
 from sbtrain.evaluation.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.evaluation.folds import FOLDS
 from sbtrain.options import LAYER, Settings, device_option, field_options, run_option, shards_option
+from sbtrain.words import every
 
 #: Field of `FinetuneConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -95,7 +96,7 @@ def finetune_command(
     config = _config(context, preset, options)
     pretrained, results = judged(
         run_dir, shards, device, config, compare, finetune, remarks,
-        lambda result: f"all {sum(map(len, result.asked()))} fits are there",
+        lambda result: f"{every(sum(map(len, result.asked())), 'fit')} there",
         "Stopped: finished fits are saved, the same command does the others",
     )  # fmt: skip
     images = len(chosen_rows(pretrained.manifest.splits[config.eval_split].images, config.eval_limit))

@@ -46,6 +46,8 @@ class Fitter:
     interrupted: Callable[[], bool] = lambda: False
     views: Callable[[Rows, int], Batch] | None = None
     """Rows, pass -> what a step learns from, where that is not the source's rows as they are."""
+    tell: Callable[[int, int], None] = lambda step, steps: None
+    """Hears of every step that is done, of so many."""
 
     def fit(self, model: Classifier | Supervised, rows: Rows, seed: int) -> int:
         """Train `model` in place; return the steps taken.
@@ -84,11 +86,13 @@ class Fitter:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, per_pass, config.lr, config.schedule, 0, config.decay)
             optimizer.zero_grad(set_to_none=True)
+            self.runtime.seed_step(seed, step)  # of dropout: a fit is the same whatever fits came before it
             loss = self.loss(model, batch)
             torch.autograd.backward(loss)
             optimizer.step()
             finite &= torch.isfinite(loss.detach())
             step += 1
+            self.tell(step, steps)
             if stopper and (step % max(per_pass, LOOK_EVERY) == 0 or step == steps):
                 stopper.look()
         if not bool(finite & torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).all()):
@@ -98,6 +102,7 @@ class Fitter:
         if stopper:
             stopper.restore()
         else:
+            self.runtime.seed_step(seed, step)
             self.calibrate(model, learn)
         return step
 

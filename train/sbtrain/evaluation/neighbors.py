@@ -29,7 +29,9 @@ class Vote:
 #: k = 200 with t = 0.1 is what monitors of contrastive pretraining use: Z. Wu, Y. Xiong, S. Yu and D. Lin, "Unsupervised
 #: Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4, there with t = 0.07.
 WEIGHTED = Vote(200, 0.1)
-VOTES = (Vote(1), Vote(5), Vote(20), WEIGHTED)
+#: Where a class has fewer labeled images than that.
+FEW = Vote(20)
+VOTES = (Vote(1), Vote(5), FEW, WEIGHTED)
 
 #: Queries and rows of the bank at a time: 4 MB of similarities, 8 of what orders them. One core, 512 queries, 8,192 rows of
 #: 192 features, k = 200: 0.10 s with 512 rows at a time, 0.09 with 2,048, 0.12 with 8,192.

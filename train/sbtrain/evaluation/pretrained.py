@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ import torch
 import sbformat
 from sbformat.errors import ConfigError, FormatError
 from sbformat.manifest import Manifest, open_manifest, prepared_colorspaces
+from sbformat.rebuild import build_command
+from sbformat.schema import TargetSpec
 from sbtrain import checkpoint
 from sbtrain.build import build_method
-from sbtrain.config import PretrainConfig
+from sbtrain.config import AUGMENTATION, PretrainConfig
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.methods import Method
 from sbtrain.run_folder import data_record, read_config, read_run
@@ -93,7 +95,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def hold_pretrained(
-    run_dir: Path, shards: Path, split: str, runtime: Runtime, say: Callable[[str], None]
+    run_dir: Path,
+    shards: Path,
+    split: str,
+    runtime: Runtime,
+    say: Callable[[str], None],
+    labeled: Mapping[str, str] | None = None,
 ) -> Iterator[Pretrained]:
     """Load a pretraining run, say what it is, and keep other processes out of its folder meanwhile.
 
@@ -105,7 +112,7 @@ def hold_pretrained(
     read_run(run_dir)  # before the lock makes a folder
     try:
         with only_one(run_dir):
-            pretrained = open_pretrained(run_dir, shards, split, say)
+            pretrained = open_pretrained(run_dir, shards, split, say, labeled)
             weights = pretrained.record["checkpoint"]
             say(f"{pretrained.config.method} with {pretrained.config.network}, step {weights['step']:,}")
             if not (run_dir / "results" / "pretrain.json").exists():
@@ -118,23 +125,37 @@ def hold_pretrained(
         ) from error
 
 
-def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str], None]) -> Pretrained:
+def open_pretrained(
+    run_dir: Path, shards: Path, split: str, say: Callable[[str], None], labeled: Mapping[str, str] | None = None
+) -> Pretrained:
     """Load a pretraining run, to classify the images of `split` under `shards`.
+
+    Parameters
+    ----------
+    run_dir, shards : Path
+    split : str
+        Its statistics normalize, where the run's own images are not there.
+    say : callable
+    labeled : mapping, optional
+        Option -> split that has to be there with labels, which is looked at before anything is said.
 
     Raises
     ------
     RunError
         There is no run, it has no checkpoint yet, or the shards are of another kind than the run's.
+    FormatError
+        A split is not there, or has no labels.
     CheckpointError
         All its checkpoints are damaged.
     """
     there = read_run(run_dir)
     config = read_config(run_dir)
-    manifest = _open_shards(shards, there["data"], run_dir)
-    check_split(manifest, split)
+    manifest = _open_shards(shards, there["data"], run_dir, config)
+    for option, name in (labeled or {"--split": split}).items():
+        check_split(manifest, name, option, labeled=labeled is not None)
     if not holds(manifest, config.split, there["data"]):
         by = f": normalized by the statistics of their split {split}" if config.normalize == "standard" else ""
-        say(f"{manifest.root}: other images than the run's own, as they may be{by}")
+        say(f"{manifest.root}: not the images that the run learned from, which it can be judged by as well{by}")
         config = replace(config, split=split)
     method = build_method(config, manifest)
     newest = checkpoint.latest(run_dir / "checkpoints", say)
@@ -149,18 +170,25 @@ def open_pretrained(run_dir: Path, shards: Path, split: str, say: Callable[[str]
     return Pretrained(run_dir, config, manifest, method, record)
 
 
-def check_split(manifest: Manifest, split: str) -> None:
-    """Refuse a split that is not there.
+def check_split(manifest: Manifest, split: str, option: str | None = None, labeled: bool = False) -> None:
+    """Refuse a split that is not there, or has no labels where it is to be `labeled`; name the `option` that says which.
 
     Raises
     ------
     FormatError
         With those that are.
     """
-    if split not in manifest.splits:
+    chosen, there = f" with {option}" if option else "", manifest.splits
+    if split not in there:
         raise FormatError(
-            f"{manifest.root} has splits {', '.join(manifest.splits)}, no {split}. Choose another with --split "
-            f"(reported images: --eval-split), or build it: sbprep build --{split} PATH"
+            f"{manifest.root} has splits {', '.join(there)}, no {split}. Choose another{chosen}, or build it: sbprep build "
+            f"--{split} PATH"
+        )
+    if labeled and there[split].label_kind is None:
+        others = ", ".join(name for name, about in there.items() if about.label_kind is not None)
+        raise FormatError(
+            f"{manifest.root}: split {split} has no labels. Choose a labeled split{chosen}"
+            f"{f' ({others})' if others else ''}, or build one with sbprep build --train PATH"
         )
 
 
@@ -182,18 +210,36 @@ def holds(manifest: Manifest, split: str, data: dict[str, Any]) -> bool:
     return split in manifest.splits and data_record(manifest, split)["digest"] == data["digest"]
 
 
-def _open_shards(shards: Path, data: dict[str, Any], run_dir: Path) -> Manifest:
+def _open_shards(shards: Path, data: dict[str, Any], run_dir: Path, config: PretrainConfig) -> Manifest:
     several = len(prepared_colorspaces(shards)) > 1
     manifest = open_manifest(shards, data["colorspace"] if several else None)
-    here = {
-        "colorspace": manifest.colorspace,
-        "image_size": manifest.image_size,
-        "target": manifest.target.to_json(),
-    }
-    lines = [f"  {name}: {data[name]} in the run, {value} here" for name, value in here.items() if data[name] != value]
+    here: dict[str, Any] = {"colorspace": manifest.colorspace}
+    if not config.view_size:  # else images of any size are brought to that
+        here["image_size"] = manifest.image_size
+    if config.method not in AUGMENTATION:  # these look at no target map
+        here |= _named(manifest.target.to_json())
+    there = {**data, **_named(data["target"])}
+    lines = [
+        f"  {name}: {there[name]} in the run, {value} here" for name, value in here.items() if there[name] != value
+    ]
     if lines:
         shown = "\n".join(lines)
         raise RunError(
-            f"{manifest.root}: other shards than {run_dir} was trained on:\n{shown}\nGive shards like its own"
+            f"{manifest.root}: other shards than {run_dir} was trained on:\n{shown}\nGive shards like its own, with --shards. "
+            f"Of these images: {_command_like(data, manifest)}"
         )
     return manifest
+
+
+def _named(target: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a target map under the names that options of ``sbprep build`` have."""
+    options = {"size": "target_size", "single": "bins_single", "dual": "bins_dual"}
+    return {options.get(name, name): value for name, value in target.items()}
+
+
+def _command_like(data: dict[str, Any], manifest: Manifest) -> str:
+    """Return what builds shards like those of a run, whose record of them is `data`, of the images of `manifest`."""
+    out, target = manifest.root.parent, TargetSpec.from_json(data["target"])
+    if (data["image_size"], target) != (manifest.image_size, manifest.target):  # else color spaces share a folder
+        out = out.with_name(f"{out.name}-{data['image_size']}-{target.size}")
+    return build_command(manifest, data["colorspace"], data["image_size"], target, out)

@@ -15,6 +15,7 @@ from sbtrain.evaluation.probe import probe
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.probe_result import caption, comparison_table, table
 from sbtrain.options import Settings, device_option, field_options, run_option, shards_option
+from sbtrain.words import every
 
 #: Field of `ProbeConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {
@@ -71,14 +72,14 @@ def probe_command(run_dir: Path, shards: Path, compare: bool, device: str, **opt
     pretrained, results = judged(
         run_dir, shards, device, config, compare, probe,
         lambda pretrained, config: [] if config.from_scratch else pretrained.seen(config.eval_split),
-        lambda result: f"all {len(result.keys())} fits are there",
+        lambda result: f"{every(len(result.keys()), 'fit')} there",
         "Stopped: what is finished is saved, the same command does the rest",
     )  # fmt: skip
     layers = [result.layers() for result in results]
-    click.echo(comparison_table(*layers) if compare else table(layers[0]))
     images = len(chosen_rows(pretrained.manifest.splits[config.eval_split].images, config.eval_limit))
-    labeled = layers[0][0].fits[0].images
-    click.echo(f"\n{caption(config, images, len(pretrained.manifest.label_names), labeled)}")
+    labeled, classes = layers[0][0].fits[0].images, len(pretrained.manifest.label_names)
+    click.echo(comparison_table(layers[0], layers[1], labeled / classes) if compare else table(layers[0]))
+    click.echo(f"\n{caption(config, images, classes, labeled)}")
 
 
 def _lists(layers: str, labels: str) -> dict[str, Any]:

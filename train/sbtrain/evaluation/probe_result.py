@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sbtrain.evaluation.neighbors import WEIGHTED, Vote
+from sbtrain.evaluation.neighbors import FEW, WEIGHTED, Vote
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.results import Draws, FitFile, markdown
 
@@ -151,12 +151,13 @@ def table(layers: Sequence[Layer]) -> str:
     return markdown(["layer", "features", "linear top-1 %", "top-5 %", *map(_heading, votes)], rows)
 
 
-def comparison_table(ours: Sequence[Layer], control: Sequence[Layer]) -> str:
-    """Return a Markdown table of both, and of the gains."""
-    header = ["layer", "linear top-1 %", "new weights", "gain", _heading(WEIGHTED), "new weights", "gain"]
+def comparison_table(ours: Sequence[Layer], control: Sequence[Layer], per_class: float) -> str:
+    """Return a Markdown table of both, and of the gains; `per_class` labeled images a class are the neighbors."""
+    vote = WEIGHTED if per_class >= WEIGHTED.k else FEW  # more neighbors than a class has would be of other classes
+    header = ["layer", "linear top-1 %", "new weights", "gain", _heading(vote), "new weights", "gain"]
     rows = []
     for a, b in zip(ours, control, strict=True):
-        neighbors = _beside(a.neighbors(WEIGHTED), b.neighbors(WEIGHTED))
+        neighbors = _beside(a.neighbors(vote), b.neighbors(vote))
         rows.append([a.name, *_beside(a, b), *neighbors])
     return markdown(header, rows)
 

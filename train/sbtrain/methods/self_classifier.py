@@ -81,18 +81,23 @@ class SelfClassifier(OnViews):
         queue: int = 0,
         queue_replace: bool = False,
     ) -> None:
+        self.check_views(views)
         super().__init__(backbone, views)
-        if views.count < GLOBAL_VIEWS:
-            raise ConfigError(
-                f"an augmentation of {views.count} view, but self_classifier compares two or more. "
-                f"Use --augmentation dino_multicrop"
-            )
         self.head, E = build_head(head, backbone.width)
         self.counts = class_counts(classes)
         self.classifiers = nn.ModuleList(build_classifier(classifier, E, C) for C in self.counts)
         self.prior, self.tau_row, self.tau_col, self.eps = prior, tau_row, tau_col, eps
         self.queue = NeighborQueue(queue, E) if queue else None
         self.replace = queue_replace
+
+    @staticmethod
+    def check_views(views: Views) -> None:
+        """Refuse fewer views than two; before a backbone is built for their sizes."""
+        if views.count < GLOBAL_VIEWS:
+            raise ConfigError(
+                f"an augmentation of {views.count} view, but self_classifier compares two or more. "
+                f"Use --augmentation dino_multicrop"
+            )
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and ``class_entropy``: 1 where the first classifier uses all classes alike, 0 for one alone."""

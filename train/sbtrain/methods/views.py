@@ -51,7 +51,7 @@ class Views(nn.Module):
             )
         specs = recipe(augmentation, size or manifest.image_size)
         self.augment, self._plain = Augment(specs, seed), specs[0]
-        self.seed = seed
+        self.seed, self.augmentation = seed, augmentation
         self.sizes = tuple(dict.fromkeys(spec.size for spec in specs))
         """Sizes that occur, the global one first."""
         self.count = len(specs)

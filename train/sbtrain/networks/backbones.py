@@ -113,9 +113,23 @@ def check_name(name: str) -> None:
     """
     if name in BACKBONES or (name.startswith("timm:") and name != "timm:"):
         return
-    close = get_close_matches(name, BACKBONES, 1)
+    if name in HALVES:
+        raise ConfigError(
+            f"network {name!r} is one of split_brain's halves. Use a backbone of whole color images: --network "
+            f"resnet18-cifar for 32 x 32 pixels, --network resnet18 for 96 x 96 and larger, or one of "
+            f"{', '.join(BACKBONES)}, and timm:NAME"
+        )
+    close = [f"timm:{name}"] if _timm_has(name) else get_close_matches(name, BACKBONES, 1)
     hint = f"did you mean {close[0]}? There are" if close else "expected one of"
     raise ConfigError(f"network {name!r}, {hint} {', '.join(BACKBONES)}, and timm:NAME")
+
+
+def _timm_has(name: str) -> bool:
+    try:
+        import timm
+    except ImportError:
+        return False
+    return bool(timm.is_model(name))
 
 
 def _body(name: str, sizes: tuple[int, ...], zero_init: bool) -> nn.Module:
@@ -178,11 +192,11 @@ def _width(name: str, body: nn.Module, sizes: tuple[int, ...]) -> int:
     for size in sizes:
         if patches is not None and (size - patches.kernel_size[0]) % patches.stride[0]:
             seen = " x ".join(map(str, patches.kernel_size))
-            raise ConfigError(_misfit(name, (size,), f"it sees patches of {seen}, whole ones"))
+            raise ConfigError(_misfit(name, (size,), f"it sees patches of {seen}, whole ones", sizes[0]))
         try:
             found = body(torch.zeros(1, 3, size, size))
         except _MISFITS as error:
-            raise ConfigError(_misfit(name, (size,), error)) from error
+            raise ConfigError(_misfit(name, (size,), error, sizes[0])) from error
     body.train()
     if not isinstance(found, Tensor) or found.ndim != 2:
         raise ConfigError(f"network {name} ends in no row of features an image. Use another --network")
@@ -196,8 +210,10 @@ def _patches(body: nn.Module) -> nn.Conv2d | None:
     return None if first is None or first.padding != (0, 0) else first
 
 
-def _misfit(name: str, sizes: tuple[int, ...], why: object) -> str:
+def _misfit(name: str, sizes: tuple[int, ...], why: object, whole: int = 0) -> str:
     shown = " and ".join(f"{size} x {size}" for size in dict.fromkeys(sizes))
+    if whole not in (0, *sizes):
+        shown += f", the local views beside those of {whole} x {whole}"
     reason = str(why).strip().partition("\n")[0] or "its layers do not fit"  # timm has assertions without a word
     return (
         f"network {name} cannot take images of {shown} ({reason}). Use another --view-size or an --augmentation of other "

@@ -60,12 +60,12 @@ def resnet18(stem: Stem, zero_init: bool = False) -> nn.Sequential:
     return network
 
 
-def alexnet() -> nn.Sequential:
+def alexnet(hidden: int = 4096) -> nn.Sequential:
     """Build the one-column AlexNet of torchvision's shape: (N, 3, S, S) -> (N, 1000), S of 63 or more.
 
     A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv 1404.5997, section 5;
     61,100,840 parameters. The Self-Classifier report takes the 1,000 outputs of its classifier as features, behind the
-    dropout of both hidden layers.
+    dropout of both hidden layers, of `hidden` units each.
     """
     stages: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Sequential(_conv(3, 64, 11, 4, 2), nn.MaxPool2d(3, 2)),
@@ -74,10 +74,10 @@ def alexnet() -> nn.Sequential:
         conv4=_conv(384, 256, 3, 1, 1),
         conv5=nn.Sequential(_conv(256, 256, 3, 1, 1), nn.MaxPool2d(3, 2)),
         fc6=nn.Sequential(
-            PoolTo(6), nn.Flatten(), KeyedDropout(0.5, stream=0), nn.Linear(256 * 36, 4096), nn.ReLU(inplace=True)
+            PoolTo(6), nn.Flatten(), KeyedDropout(0.5, stream=0), nn.Linear(256 * 36, hidden), nn.ReLU(inplace=True)
         ),
-        fc7=nn.Sequential(KeyedDropout(0.5, stream=1), nn.Linear(4096, 4096), nn.ReLU(inplace=True)),
-        fc8=nn.Linear(4096, 1000),
+        fc7=nn.Sequential(KeyedDropout(0.5, stream=1), nn.Linear(hidden, hidden), nn.ReLU(inplace=True)),
+        fc8=nn.Linear(hidden, 1000),
     )
     return nn.Sequential(stages)
 
