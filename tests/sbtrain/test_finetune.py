@@ -110,6 +110,19 @@ def test_a_classifier_learns_its_images_by_heart(lab: Manifest, images: Labeled)
     assert all(not a.equal(b) for a, b in zip(before, model.encoder.backbone.F1.conv1.parameters(), strict=True))
 
 
+def test_dropout_in_a_fit_does_not_depend_on_the_fits_before(lab: Manifest, images: Labeled) -> None:
+    """AlexNet has some; after an interruption the fits that are left are the first of their process."""
+    weights = []
+    for before in (0, 1):
+        model = model_of(lab)
+        model.encoder.backbone.F1.conv1.append(torch.nn.Dropout(0.5))
+        torch.manual_seed(before)
+        Fitter(images, FinetuneConfig(epochs=1, min_steps=2), CPU).fit(model, np.arange(24), 0)
+        weights.append(model.state_dict())
+
+    assert all(a.equal(b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
 def test_a_fit_ends_with_the_statistics_of_its_images(lab: Manifest, images: Labeled) -> None:
     """Running ones would still be near the 0 that they began with."""
     model, rows = model_of(lab), np.arange(0, 24, 2)

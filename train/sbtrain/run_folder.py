@@ -95,13 +95,13 @@ def begun_or_gone(run_dir: Path) -> Iterator[None]:
             yield
         except BaseException:
             if not any(run_dir.glob("checkpoints/step-*")):
-                _remove(set(run_dir.iterdir()) - there, made)
+                _remove(run_dir, there, made)
             raise
 
 
-def _remove(paths: set[Path], folders: list[Path]) -> None:
+def _remove(run_dir: Path, but: set[Path], folders: list[Path]) -> None:
     with suppress(OSError):  # why the run failed is what is to be said
-        for path in paths:
+        for path in set(run_dir.iterdir()) - but:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for folder in folders:
             folder.rmdir()
