@@ -194,6 +194,15 @@ def test_an_alarm_is_said_when_it_begins_and_when_it_is_over() -> None:
     assert said == ["step 4: ALARM: collapse: flat", "step 9: alarm over: embeddings of different images differ again"]
 
 
+def test_an_alarm_that_is_on_at_the_end_is_said_again() -> None:
+    said: list[str] = []
+    alarms = Alarms("warn", torch.nn.Identity(), 12, said.append)  # type: ignore[arg-type]
+    for step in (96, 98, 100):
+        alarms.tell(line(Alarm("overlap", "collapse: flat"), step=step))
+
+    assert said == ["step 96: ALARM: collapse: flat", "step 100: ALARM still on at the end: collapse: flat"]
+
+
 def test_stop_ends_the_run(views: Path, tmp_path: Path) -> None:
     arguments = command(views, tmp_path / "run", *SELF_CLASSIFIER, "--prior", "none", "--log-every", "4")
     result = invoke(*arguments, "--alarm", "stop")

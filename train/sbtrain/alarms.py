@@ -126,7 +126,7 @@ class Alarms:
         return replace(line, values=line.values | signs.values(), alarms=tuple(found))
 
     def tell(self, line: Line) -> None:
-        """Say what has begun and what is over, once each.
+        """Say what has begun and what is over, once each, and at the end of the run what is still on.
 
         Raises
         ------
@@ -137,6 +137,8 @@ class Alarms:
         for kind, text in on.items():
             if kind not in self._calm:
                 self._say(f"step {line.step:,}: ALARM: {text}")
+            elif line.step == line.steps:
+                self._say(f"step {line.step:,}: ALARM still on at the end: {text}")
         self._calm = {kind: 0 if kind in on else calm + 1 for kind, calm in (dict.fromkeys(on, 0) | self._calm).items()}
         for kind in [kind for kind, calm in self._calm.items() if calm >= CALM]:
             del self._calm[kind]
