@@ -2,6 +2,7 @@
 
 import pytest
 
+from sbtrain.presets import load_preset, preset_names
 from sbtrain.report.published import published_table, published_tables
 
 #: Shares; in the order of the metrics, then of the rows.
@@ -96,6 +97,18 @@ def test_lines_of_few_labels_and_heads_and_starts_are_told_apart() -> None:
         row.keys.get("start") for name in ("simsiam-cifar10", "simsiam-stl10") for row in published_table(name).rows
     ]
     assert starts == [None, "random", "none", *(["none", None, "imagenet"] * 4)]
+
+
+def test_each_preset_on_a_data_set_of_the_simsiam_report_is_of_one_table_of_its_networks() -> None:
+    presets = [name for name in preset_names() if load_preset(name).config.method == "simsiam"]
+    found = {name: [table for table in published_tables() if name.startswith(table.presets)] for name in presets}
+
+    assert [name for name, tables in found.items() if len(tables) != 1] == ["paper/simsiam-imagenet"]
+    for name, tables in found.items():
+        networks = [row.keys["network"] for table in tables for row in table.rows]
+        assert not networks or load_preset(name).config.network.startswith(tuple(networks))
+    used = [each for table in published_tables() for each in table.presets]
+    assert [each for each in used if not any(name.startswith(each) for name in presets)] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from builds import small_config, write_images
+from builds import environment, rows, small_config, write_images
 from labeled_sets import labeled_shards
 from sbformat.manifest import Manifest
 from sbformat.schema import TargetSpec
@@ -19,13 +21,15 @@ from sbtrain.cli import main
 from sbtrain.networks.backbones import build_backbone
 from sbtrain.presets import load_preset
 from sbtrain.report.published import published_table
+from sbtrain.report.runs import find_runs
 from sbtrain.reproduce import plan as reproduce_plan
 from sbtrain.reproduce import view_scales as reproduce_view_scales
 from sbtrain.reproduce import views as reproduce_views
 from sbtrain.reproduce.cells import Setting, Table
-from sbtrain.reproduce.data import choose
+from sbtrain.reproduce.data import DATASETS, choose
 from sbtrain.reproduce.plan import cells_of, tables_of
 from sbtrain.reproduce.scales import SCALES, scale_of
+from sbtrain.reproduce.sets import MissingShards, Sets
 from sbtrain.reproduce.view_scales import TINY
 from sbtrain.runtime import EXIT_REQUEUE
 
@@ -110,12 +114,48 @@ def test_a_set_is_known_by_its_classes_and_the_one_of_the_reports_size_is_taken(
     assert choose([cifar, larger], "cifar10", False, "train", 48) is larger
 
 
-def test_noise_is_known_by_its_file(tmp_path: Path) -> None:
-    write_images(tmp_path / "noise", 16)
-    build(small_config(tmp_path / "noise", tmp_path / "shards", "rgb", image_size=32))
-    unlabeled = replace(Manifest.read(tmp_path / "shards" / "rgb"), label_names=())
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the shards that the command for noise builds, of 16 images instead of 100,000."""
+    folder = tmp_path_factory.mktemp("noise")
+    text = DATASETS["noise"].build.replace("100_000", "16").replace("python", sys.executable, 1)
+    text = text.replace("sbprep", f"{sys.executable} -m sbprep")
+    subprocess.run(["bash", "-c", text], cwd=folder, env=environment(), check=True, capture_output=True, timeout=60)
+    return folder / "noise"
 
-    assert choose([unlabeled], "noise", False, "unlabeled", 0) is unlabeled
+
+def test_noise_of_the_reports_size_is_built_by_its_command(noise: Path) -> None:
+    found = Manifest.read(noise / "rgb")
+
+    assert (found.image_size, found.splits["unlabeled"].images) == (224, 16)
+    assert choose([found], "noise", False, "unlabeled", 0) is found
+    assert 70 < rows(found, "unlabeled", "image").std() < 78  # 73.9 where all levels are as frequent
+
+
+@pytest.mark.parametrize(("size", "known"), [(31, False), (32, True), (96, True)])
+def test_noise_is_known_by_its_file_and_has_at_least_the_size_of_cifar10(size: int, known: bool, noise: Path) -> None:
+    other = replace(Manifest.read(noise / "rgb"), image_size=size)
+
+    assert (choose([other], "noise", False, "unlabeled", 0) is other) == known
+
+
+def test_a_run_on_noise_of_another_size_is_judged_on_cifar10(noise: Path, labeled: Path, tmp_path: Path) -> None:
+    """Its views have a size of their own, which both are brought to."""
+    named = replace(Manifest.read(labeled / "rgb"), label_names=DATASETS["cifar10"].labels)
+    (cell,) = next(row.cells for row in table("simsiam").rows if row.cells and "noise" in row.cells[0].name)
+    sets = Sets((named, Manifest.read(noise / "rgb")))
+
+    assert sets.judged(cell) is named
+    with pytest.raises(MissingShards, match="differ in image size, and the run has no --view-size"):
+        sets.judged(replace(cell, config=replace(cell.config, view_size=0)))
+
+    run_dir = tmp_path / "run"
+    short = ("--network", "half:resnet18", "--view-size", "32", "--batch-size", "8", "--epochs", "1", "--device", "cpu")
+    begun = ["pretrain", "--method", "simsiam", "--augmentation", "simsiam_report", "--projector", "report", *short]
+    assert CliRunner().invoke(main, [*begun, "--shards", str(noise), "--run-dir", str(run_dir)]).exit_code == 0
+    fine = ("--samples-per-class", "2", "--draws", "1", "--epochs", "1", "--device", "cpu", "--eval-split", "val")
+    result = CliRunner().invoke(main, ["finetune", "--run", str(run_dir), "--shards", str(labeled / "rgb"), *fine])
+    assert result.exit_code == 0, result.output
 
 
 #: Table -> lines that are made here, and what their networks see.
@@ -180,21 +220,88 @@ def test_a_stopped_table_goes_on_and_has_every_number(
         found = {each["name"]: each for each in row["evaluations"]}
         for measure in row["measures"]:
             evaluation = found[measure["evaluation"]]
-            assert 0 <= evaluation[measure["key"]]["mean"] <= 1
+            least = -1 if measure["key"] in ("ami", "ari") else 0  # they are 0 by chance
+            assert least <= evaluation[measure["key"]]["mean"] <= 1
             assert evaluation["judged"]["classes"]
     page = (tmp_path / "tiny" / "report.md").read_text()
     assert "kNN of new weights" in page
     assert "other data" in page
+    assert "damaged" not in page
     before = stamps(tmp_path)
     assert reproduce(small, labeled, tmp_path).exit_code == 0
     assert stamps(tmp_path) == before
 
 
 def test_a_missing_data_set_is_skipped_with_its_command(small: str, labeled: Path, tmp_path: Path) -> None:
+    there = tmp_path / "tiny" / "there"
+    there.mkdir(parents=True)
+    (there / "config.json").write_text("{}")
+    (there / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')  # so that there is a page
+
     result = reproduce(small, labeled / "lab", tmp_path)
 
     assert result.exit_code == 1
-    assert "sbprep build --source cifar-10-binary.tar.gz --colorspace rgb --image-size 32" in result.output
+    assert result.output.count("sbprep build --source cifar-10-binary.tar.gz --colorspace rgb --image-size 32") == 1
+    assert "not run yet" not in result.output
+    assert "not run yet" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+def test_the_page_misses_the_cells_of_the_table_asked_for_alone(labeled: Path, tmp_path: Path) -> None:
+    for name in ("simsiam", "self-classifier"):
+        reproduce(name, labeled / "lab", tmp_path)
+
+    record = json.loads((tmp_path / "tiny" / "reproduce.json").read_bytes())
+    assert len(record["cells"]) == 12
+    remarks = find_runs([tmp_path / "tiny"])[1]
+    (missing,) = (remark for remark in remarks if remark.startswith("not run yet"))
+    assert missing.count("self-classifier") == 4
+    assert "simsiam" not in missing
+
+
+def test_without_unlabeled_images_a_stand_in_for_stl10_is_learned_from_train(tmp_path: Path) -> None:
+    images = write_images(write_images(tmp_path / "images", 24), 12, "test")
+    build(small_config(images, tmp_path / "shards", "rgb", image_size=32))
+
+    result = reproduce("simsiam", tmp_path / "shards", tmp_path / "out", "--dry-run")
+
+    lines = result.output.splitlines()
+    assert [": about " in line for line in lines if "-stl10-" in line] == [True] * 4
+    assert "Build" not in result.output
+    assert [line.partition(": skipped at this scale")[1] != "" for line in lines if "-celeba-" in line] == [True] * 2
+    assert "No other images stand in for noise" in next(line for line in lines if "-noise-" in line)
+    assert lines[-1].startswith(f"5 of 8 cells in {tmp_path / 'out' / 'tiny'}: about ")
+    assert "; 3 have no data. Scale tiny" in lines[-1]
+
+
+@pytest.mark.parametrize(("scale", "split", "learned"), [
+    ("tiny", "train", "train"), ("tiny", "unlabeled", "unlabeled"), ("full", "train", "unlabeled"),
+])  # fmt: skip
+def test_noise_and_stl10_itself_are_learned_from_unlabeled_images(scale: str, split: str, learned: str) -> None:
+    splits = {cell.name.split("-")[1]: cell.config.split for cell in cells_of([table("simsiam", scale, split=split)])}
+
+    assert splits == {"cifar10": "train", "noise": "unlabeled", "stl10": learned, "celeba": "train"}
+
+
+def test_a_number_of_val_is_named_and_stands_beside_that_of_val() -> None:
+    def named(eval_split: str, name: str = "simsiam") -> list[tuple[str, float | None]]:
+        measures = table(name, "tiny", eval_split=eval_split).rows[0].measures
+        return [(measure.name, measure.published) for measure in measures]
+
+    assert named("val")[0] == ("top-1, val", 0.8859)
+    assert named("test")[:2] == [("top-1", 0.8889), ("top-1, val", 0.8859)]
+    assert [name.endswith(", val") for name, _ in named("val", "self-classifier")] == [True] * 8
+    assert not any("val" in name for name, _ in named("test", "self-classifier"))
+
+
+def test_a_dry_run_that_can_run_nothing_says_so(labeled: Path, tmp_path: Path) -> None:
+    given = ["reproduce", "simsiam", "--shards", str(labeled), "--out", str(tmp_path / "out"), "--dry-run"]
+
+    result = CliRunner().invoke(main, given)
+
+    assert result.exit_code == 0
+    assert "8 cells in" in result.output
+    assert "none can run, as --shards hold none of their data sets. Build them" in result.output
+    assert "about" not in result.output
 
 
 def test_jobs_are_the_commands_of_every_kind_of_evaluation(small: str, labeled: Path, tmp_path: Path) -> None:

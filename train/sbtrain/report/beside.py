@@ -5,14 +5,21 @@ Published numbers have no interval: that of a difference is ours.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sbtrain.evaluation.few_shot import Interval
 from sbtrain.report.document import Cell, missing
-from sbtrain.report.published import PublishedRow, PublishedTable, judged_of
+from sbtrain.report.published import PublishedRow, PublishedTable, judged_of, published_tables
 from sbtrain.report.runs import Run
 
 DAMAGED = "damaged: see notes"
+#: Scores that are 0 by chance, and less for clusters that agree with the classes less than that.
+ABOVE_CHANCE = ("ami", "ari")
+#: scikit-learn's NMI and AMI of the same partition twice exceed 1 by up to 1e-15.
+ROUNDING = 1e-9
+#: Kinds of tables that share a method -> how the names of their result files begin.
+RESULTS = {"accuracy": "finetune", "attributes": "attributes"}
 
 
 def percent(value: float) -> str:
@@ -26,6 +33,45 @@ def signed(interval: Interval) -> str:
     return f"{100 * interval.mean:+.2f}{half}".replace("-", "−")
 
 
+def interval_of(value: Any, metric: str = "") -> Interval | None:
+    """Return a number of a result file, ``{"mean": …, "ci95": …}`` or the mean alone, or None where it cannot be."""
+    mean, half = (value.get("mean"), value.get("ci95")) if isinstance(value, dict) else (value, None)
+    least = -1 if metric in ABOVE_CHANCE else 0
+    if isinstance(mean, bool) or not isinstance(mean, float | int) or not least <= mean <= 1 + ROUNDING:
+        return None
+    return Interval(float(mean), half if isinstance(half, float) and 0 <= half < math.inf else None)
+
+
+def number_of(ours: Interval) -> Cell:
+    """Return the cell of a number of ours."""
+    return Cell(ours.text().replace("-", "−"), "ours")
+
+
+def home_of(run: Run) -> PublishedTable | None:
+    """Return the table of the preset that a run was begun from, where it is of one."""
+    method = run.config.get("method")
+    tables = [table for table in published_tables() if method in table.methods]
+    return next((table for table in tables if run.preset.startswith(table.presets)), None)
+
+
+def stands_in(table: PublishedTable, run: Run) -> bool:
+    """Return whether a run is listed in a table of its method.
+
+    That is the one of its preset, or else those of the kind of its results, or else all, as nothing tells them apart.
+    """
+    home = home_of(run)
+    if home is not None or table.kind not in RESULTS:
+        return home is None or home.id == table.id
+    tables = [each for each in published_tables() if table.methods & each.methods]
+    measured = {each.kind for each in tables if _has(run, each.kind)}
+    return table.kind in measured or not measured
+
+
+def _has(run: Run, kind: str) -> bool:
+    found = {"accuracy": run.finetuned, "attributes": run.attributes}.get(kind)
+    return bool(found) or any(name.startswith(RESULTS.get(kind, ())) for name in run.damaged)
+
+
 def clustered(table: PublishedTable, row: PublishedRow, run: Run) -> list[tuple[Cell, ...]]:
     """Return a line for each clustering of a run, beside a published row."""
     lines = []
@@ -35,9 +81,9 @@ def clustered(table: PublishedTable, row: PublishedRow, run: Run) -> list[tuple[
             continue
         other = table.other(judged_of(data))
         how = {"classifier": "its own classes"}.get(str(config.get("method")), "k-means")
-        cells = [cell for m in table.metrics for cell in three(row, m, _score(scores.get(m)), other)]
-        lines.append((Cell(run.name, note=f"{how}, {config.get('split')}"), missing("–"), *cells))
-    return lines or [(Cell(run.name), missing("–"), *without(table, row, _why(run, "cluster")))]
+        cells = [cell for m in table.metrics for cell in three(row, m, interval_of(scores.get(m), m), other)]
+        lines.append((Cell(run.name, note=f"{how}, {config.get('split')}"), *cells))
+    return lines or [(Cell(run.name), *without(table, row, _why(run, "cluster")))]
 
 
 def with_attributes(table: PublishedTable, row: PublishedRow, run: Run, scratch: bool) -> list[tuple[Cell, ...]]:
@@ -54,12 +100,12 @@ def with_attributes(table: PublishedTable, row: PublishedRow, run: Run, scratch:
             continue
         prefix = "val_" if config.get("eval_split") == "val" else ""
         other = table.other(judged_of(data))
-        numbers |= {f"{prefix}{name}": (_score(value), other) for name, value in shots[-1].items()}
+        numbers |= {f"{prefix}{name}": (interval_of(value), other) for name, value in shots[-1].items()}
     if scratch and not numbers and not run.lost("attributes", scratch):
         return []
     why = _why(run, "attributes", scratch)
     cells = [cell for m in table.metrics for cell in three(row, m, *numbers.get(m, (None, "")), why)]
-    return [(Cell(run.name), missing("–"), *cells)]
+    return [(Cell(run.name), *cells)]
 
 
 def without(table: PublishedTable, row: PublishedRow, reason: str) -> list[Cell]:
@@ -76,13 +122,6 @@ def _object(data: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _score(value: Any) -> Interval | None:
-    mean, half = (value.get("mean"), value.get("ci95")) if isinstance(value, dict) else (value, None)
-    if not isinstance(mean, int | float) or not -1 <= mean <= 1:  # AMI and ARI may be below 0
-        return None
-    return Interval(float(mean), float(half) if isinstance(half, int | float) else None)
-
-
 def three(
     row: PublishedRow, metric: str, ours: Interval | None, other: str, reason: str = "not measured"
 ) -> tuple[Cell, Cell, Cell]:
@@ -91,9 +130,9 @@ def three(
     if ours is None:
         return missing(reason), theirs, missing("–")
     if metric not in row.values:
-        return Cell(ours.text(), "ours"), theirs, missing("–")
+        return number_of(ours), theirs, missing("–")
     difference = Interval(ours.mean - row.values[metric], ours.half_width)
-    return Cell(ours.text(), "ours"), theirs, Cell(signed(difference), "other" if other else "", other)
+    return number_of(ours), theirs, Cell(signed(difference), "other" if other else "", other)
 
 
 def share(row: PublishedRow, metric: str) -> Cell:

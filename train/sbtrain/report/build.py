@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sbformat.durable import write_atomically
-from sbtrain.report.compare import best_shot, few_shot_section, published_section
-from sbtrain.report.document import Document, Highlight, Section, Text
+from sbtrain.report.compare import published_section
+from sbtrain.report.document import Document, Section
 from sbtrain.report.feature_map import map_section
-from sbtrain.report.finetuned import Finetuned
+from sbtrain.report.few_shots import few_shot_section
+from sbtrain.report.headlines import collapsed_remarks, highlights_of, title_of
 from sbtrain.report.layers import probe_section
 from sbtrain.report.markdown import to_markdown
 from sbtrain.report.mistakes import confusion_section
@@ -71,7 +72,8 @@ def build_report(runs: Sequence[Path], out: Path, say: Callable[[str], None]) ->
         found = [*problems, *(f"{run.path}: {'; '.join(run.problems)}" for run in every)]
         shown = "\n".join(f"  {line}" for line in found)
         raise RunError(f"nothing to report:\n{shown}\nGive folders of runs: sbtrain pretrain --run-dir RUN makes one")
-    remarks = (*problems, *(f"{run.name}: {problem}" for run in every for problem in run.problems))
+    others = (f"{run.name}: {problem}" for run in every for problem in run.problems)
+    remarks = (*collapsed_remarks(every), *problems, *others)
     for remark in remarks:
         say(remark)
     document = describe(every, remarks)
@@ -93,48 +95,14 @@ def describe(runs: Sequence[Run], remarks: Sequence[str]) -> Document:
     """Return what the report says of `runs`."""
     sections = [section(runs) for section in SECTIONS]
     if not any(run.finetuned or run.clusterings or run.attributes or run.damaged for run in runs):
-        sections.sort(key=_of_others)  # nothing of ours stands beside the published numbers: what there is comes first
+        sections.sort(key=lambda section: section.anchor == "published")  # nothing of ours stands beside them
+    sections.sort(key=lambda section: section.bare)  # what there is comes first
     names = sorted({run.label for run in runs})
     what = f"{len(runs)} run{'s' if len(runs) != 1 else ''}: " + "; ".join(names[:6]) + (" …" if len(names) > 6 else "")
     return Document(
-        title="Split-brain pretraining: what was measured",
-        lead=f"{what}. Every number is mean ± 95 % interval over draws where several were made.",
-        highlights=tuple(_highlights(runs)),
+        title=title_of(runs),
+        lead=f"{what}{'' if what.endswith('…') else '.'} Every number is mean ± 95 % interval over draws where several were made.",
+        highlights=tuple(highlights_of(runs)),
         remarks=tuple(remarks),
         sections=tuple(sections),
     )
-
-
-def _of_others(section: Section) -> bool:
-    """Return whether a section has published numbers alone, or says that there are none."""
-    said = all(isinstance(block, Text) and block.warning for block in section.blocks)
-    return section.anchor == "published" or said
-
-
-def _highlights(runs: Sequence[Run]) -> list[Highlight]:
-    found = []
-    results = [(run, result) for run in runs for result in run.finetuned if not result.scratch]
-    if results:
-        run, result = max(results, key=lambda pair: best_shot(pair[1]).top1.mean)
-        found += _best(run, result)
-    speeds = [(speed, run) for run in runs if (speed := run.series.mean("speed.images_per_s")) is not None]
-    if speeds:
-        speed, run = max(speeds, key=lambda pair: pair[0])
-        device = (run.summary or {}).get("device", "unfinished run")
-        found.append(Highlight("pretraining, images/s", f"{speed:,.0f}", f"{run.label}; {device}"))
-    done = sum(run.summary is not None for run in runs)
-    note = "the others are shown as far as they are" if done < len(runs) else "each to its last step"
-    found.append(Highlight("runs finished", f"{done} of {len(runs)}", note))
-    return found
-
-
-def _best(run: Run, result: Finetuned) -> list[Highlight]:
-    shot, control = best_shot(result), run.control(result)
-    if (shot.top1.half_width or 0.0) > shot.top1.mean:  # as good as no number
-        return []
-    note = f"{shot.label} labels a class, {result.classes:,} classes; {run.name}"
-    found = [Highlight("best top-1", f"{shot.top1.text()} %", note)]
-    same = next((each for each in control.shots if each.label == shot.label), None) if control else None
-    if same is not None:
-        found.append(Highlight("the same from scratch", f"{same.top1.text()} %", "the control: new weights"))
-    return found

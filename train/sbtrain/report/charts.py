@@ -63,8 +63,9 @@ def curves_chart(
     label: str,
     alarms: Sequence[float] = (),
     level: float | None = None,
+    shown: Sequence[float] = (),
 ) -> str:
-    """Draw values over steps; a vertical line at each alarm, a horizontal one at `level`."""
+    """Draw values over steps; a vertical line at each alarm, a horizontal one at `level`; the axis reaches to all `shown`."""
     figure, (axes,) = new_figure(WIDTH, HEIGHT)
     for number, line in enumerate(lines):
         axes.plot(line.x, line.y, color=PALETTE[line.color % len(PALETTE)], linestyle=DASHES[number % len(DASHES)],
@@ -75,6 +76,9 @@ def curves_chart(
         axes.axhline(level, color=PALETTE[7], linewidth=0.9, linestyle=(0, (1, 2)))
     if len(steps := {float(x) for line in lines for x in line.x}) == 1:
         axes.set_xticks(list(steps), [f"{step:,.0f}" for step in steps])
+    if shown:
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, *shown), max(high, *shown))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if len(lines) > 1:
@@ -88,6 +92,8 @@ def layers_chart(layers: Sequence[str], lines: Sequence[Line], label: str) -> st
     for line in lines:
         _curve(axes, line)
     axes.set_xticks(range(len(layers)), [plain(layer) for layer in layers])
+    if len(layers) > 6:  # names side by side would touch
+        axes.tick_params(axis="x", labelsize=7.5)
     axes.set_ylabel("top-1 %")
     axes.set_ylim(bottom=0)
     _legend(axes, len(lines))

@@ -88,6 +88,11 @@ class Section:
     anchor: str
     blocks: tuple[Block, ...]
 
+    @property
+    def bare(self) -> bool:
+        """Whether it only says what is missing."""
+        return all(isinstance(block, Text) and block.warning for block in self.blocks)
+
 
 @dataclass(frozen=True)
 class Highlight:

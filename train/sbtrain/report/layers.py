@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbtrain.evaluation.few_shot import Interval
-from sbtrain.report.beside import DAMAGED
+from sbtrain.report.beside import DAMAGED, interval_of
 from sbtrain.report.charts import Line, layers_chart
 from sbtrain.report.document import Block, Cell, Columns, Fold, Gallery, Picture, Section, Table, Text, missing
 from sbtrain.report.published import published_table
@@ -29,7 +29,7 @@ def probe_section(runs: Sequence[Run]) -> Section:
         probes = []
         for data in run.probes:
             try:
-                probes.append(_read(run, data))
+                probes.append(read_probe(run, data))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 blocks.append(Text(f"{run.name}: a probe's result is damaged ({error}): not shown.", warning=True))
         for key in dict.fromkeys(probe.key for probe in probes):
@@ -38,22 +38,34 @@ def probe_section(runs: Sequence[Run]) -> Section:
         blocks += [Text(f"{run.name}: {name} is {DAMAGED}.", warning=True) for name in lost]
     if not blocks:
         return Section("Layers", "layers", (Text("No run has been probed. sbtrain probe --run RUN", warning=True),))
-    return Section("Layers", "layers", (*blocks, Fold("The original paper's table", (_published(),))))
+    theirs = any(run.config.get("method") == "split_brain" for run in runs if run.probes)
+    folded = (Fold("The original paper's table", (_published(),)),) if theirs else ()
+    return Section("Layers", "layers", (*blocks, *folded))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Probe:
+class Probe:
     """One result, read."""
 
     scratch: bool
     key: str
     """What a probe and its control have in common."""
     results: list[dict[str, Any]]
+    """By layer."""
+    near: list[dict[str, Any]]
+    """Votes of nearest neighbors."""
     layers: list[str]
     tables: tuple[Table, ...]
 
 
-def _read(run: Run, data: dict[str, Any]) -> _Probe:
+def read_probe(run: Run, data: dict[str, Any]) -> Probe:
+    """Return a probe's result as it is shown.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError
+        It is damaged.
+    """
     results = [dict(result) for result in data.get("results", [])]
     near = [dict(result) for result in data.get("neighbors", [])]
     config = dict(data.get("config", {}))
@@ -63,10 +75,10 @@ def _read(run: Run, data: dict[str, Any]) -> _Probe:
     tables += [_neighbor_table(who, near)] if near else []
     layers = list(dict.fromkeys(str(result["layer"]) for result in [*results, *near]))
     key = json.dumps([config, data.get("classes"), data.get("eval_images")], sort_keys=True)
-    return _Probe(scratch=scratch, key=key, results=results, layers=layers, tables=tuple(tables))
+    return Probe(scratch=scratch, key=key, results=results, near=near, layers=layers, tables=tuple(tables))
 
 
-def _block(run: Run, probes: list[_Probe]) -> Columns:
+def _block(run: Run, probes: list[Probe]) -> Columns:
     """Return a picture of a probe and its control, and the tables of both."""
     probes = sorted(probes, key=lambda probe: probe.scratch)
     layers = list(dict.fromkeys(layer for probe in probes for layer in probe.layers))
@@ -75,8 +87,8 @@ def _block(run: Run, probes: list[_Probe]) -> Columns:
     return Columns((*pictures, Columns(tuple(table for probe in probes for table in probe.tables))))
 
 
-def _line(layers: list[str], probe: _Probe) -> Line:
-    means = {str(result["layer"]): _interval(result.get("top1")) for result in probe.results}
+def _line(layers: list[str], probe: Probe) -> Line:
+    means = {str(result["layer"]): interval_of(result.get("top1")) for result in probe.results}
     shown = {layer: each for layer in layers if (each := means.get(layer)) is not None}
     return Line(
         name="from scratch" if probe.scratch else "linear probe",
@@ -87,7 +99,7 @@ def _line(layers: list[str], probe: _Probe) -> Line:
     )
 
 
-def _picture(who: str, layers: list[str], probes: list[_Probe]) -> Picture:
+def _picture(who: str, layers: list[str], probes: list[Probe]) -> Picture:
     lines = [_line(layers, probe) for probe in probes]
     alt = f"{who}, linear probe by layer: " + "; ".join(
         ("from scratch " if line.control else "")
@@ -107,27 +119,29 @@ def _picture(who: str, layers: list[str], probes: list[_Probe]) -> Picture:
 
 def _linear_table(who: str, data: dict[str, Any], results: list[dict[str, Any]]) -> Table:
     paper = published_table("split-brain-linear").rows[-1].values
+    beside = any(result["layer"] in paper for result in results)
     rows = tuple(
         (
             Cell(str(result["layer"])),
             number(result.get("features"), "{:,}"),
             _cell(result.get("top1"), "ours"),
             _cell(result.get("top5"), ""),
-            number(100 * paper[result["layer"]], "{:.1f}") if result["layer"] in paper else missing("–"),
+            *([number(100 * paper.get(result["layer"], math.nan), "{:.1f}")] if beside else []),
         )
         for result in results
     )
     images, classes = data.get("eval_images"), data.get("classes")
     where = f": {images:,} images, {classes:,} classes" if isinstance(images, int) and isinstance(classes, int) else ""
-    header = ("layer", "features", "top-1 %", "top-5 %", "paper, ImageNet % (other data)")
+    header = ("layer", "features", "top-1 %", "top-5 %", *(["paper, ImageNet % (other data)"] if beside else []))
     return Table(caption=f"{who}: linear probe of frozen features{where}", header=header, rows=rows)
 
 
 def _neighbor_table(who: str, near: list[dict[str, Any]]) -> Table:
-    heads = list(dict.fromkeys(_neighbors(each) for each in near))
+    heads = list(dict.fromkeys(neighbors_text(each) for each in near))
     layers = list(dict.fromkeys(str(each["layer"]) for each in near))
+    means = [{"mean": each.get("top1"), "ci95": each.get("top1_ci95")} for each in near]
     found = {
-        (str(each["layer"]), _neighbors(each)): _interval(each.get("top1"), each.get("top1_ci95")) for each in near
+        (str(each["layer"]), neighbors_text(each)): interval_of(mean) for each, mean in zip(near, means, strict=True)
     }
     rows = tuple(
         (Cell(layer), *(Cell(each.text()) if (each := found.get((layer, head))) else missing("–") for head in heads))
@@ -136,19 +150,13 @@ def _neighbor_table(who: str, near: list[dict[str, Any]]) -> Table:
     return Table(caption=f"{who}: nearest neighbors, top-1 %", header=("layer", *heads), rows=rows)
 
 
-def _neighbors(each: dict[str, Any]) -> str:
+def neighbors_text(each: dict[str, Any]) -> str:
+    """Return which neighbors vote."""
     return f"k = {each.get('k')}" + (f", t = {each['temperature']}" if each.get("temperature") else "")
 
 
-def _interval(value: Any, half: Any = None) -> Interval | None:
-    mean, half = (value.get("mean"), value.get("ci95")) if isinstance(value, dict) else (value, half)
-    if not isinstance(mean, int | float) or not 0 <= mean <= 1:
-        return None
-    return Interval(float(mean), float(half) if isinstance(half, int | float) and half >= 0 else None)
-
-
 def _cell(value: Any, mark: str) -> Cell:
-    found = _interval(value)
+    found = interval_of(value)
     return missing("not a number") if found is None else Cell(found.text(), "ours" if mark else "")
 
 

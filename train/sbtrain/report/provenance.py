@@ -34,8 +34,13 @@ def _row(run: Run) -> tuple[Cell, ...]:
         _digest(run.record.get("code"), "not recorded"),
         _word(versions.get("sbtrain")),
         _word(versions.get("torch")),
-        Cell("finished") if run.summary else missing("unfinished"),
+        _state(run),
     )
+
+
+def _state(run: Run) -> Cell:
+    note = "collapsed" if run.series.collapsed else ""
+    return Cell("finished", note=note) if run.summary else Cell("unfinished", "missing", note)
 
 
 def _fold(run: Run) -> Fold:

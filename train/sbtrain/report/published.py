@@ -72,6 +72,8 @@ class PublishedTable:
     eval_images: int | None = None
     labels: int | None = None
     """For each class, of the lines that do not say their own; None: all of the images of training."""
+    presets: tuple[str, ...] = ()
+    """How the names of the presets begin whose runs stand in it alone."""
     frozen: bool | None = None
     """Whether a classifier alone was trained; None: it does not apply."""
 
@@ -137,4 +139,4 @@ def _table(data: dict[str, Any]) -> PublishedTable:
         )
         for row in data["rows"]
     )
-    return PublishedTable(**{**data, "metrics": metrics, "rows": rows})
+    return PublishedTable(**{**data, "metrics": metrics, "rows": rows, "presets": tuple(data.get("presets", ()))})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbtrain.evaluation.few_shot import Interval
-from sbtrain.report.beside import DAMAGED, percent, signed
+from sbtrain.report.beside import DAMAGED, interval_of, number_of, percent, signed
 from sbtrain.report.document import Block, Cell, Section, Table, Text, missing
 from sbtrain.report.published import OTHER_DATA, published_table
 
@@ -73,7 +73,8 @@ def _measured(name: str, table: dict[str, Any]) -> Table:
 def _measure(row: dict[str, Any], measure: dict[str, Any]) -> tuple[Cell, ...]:
     found = {str(each["name"]): each for each in row["evaluations"]}
     evaluation = found.get(str(measure["evaluation"]), {"results": [{"message": row.get("note")}]})
-    ours, published = _interval(evaluation.get(str(measure["key"]))), measure.get("published")
+    key, published = str(measure["key"]), measure.get("published")
+    ours = interval_of(evaluation.get(key), key)
     return (
         Cell(str(row["name"])),
         Cell(str(measure["name"])),
@@ -86,7 +87,7 @@ def _measure(row: dict[str, Any], measure: dict[str, Any]) -> tuple[Cell, ...]:
 
 def _row(row: dict[str, Any], evaluation: dict[str, Any]) -> tuple[Cell, ...]:
     published = row.get("published") or {}
-    top1, top5 = (_interval(evaluation.get(name)) for name in ("top1", "top5"))
+    top1, top5 = (interval_of(evaluation.get(name)) for name in ("top1", "top5"))
     return (
         Cell(str(row["name"]), note=str(evaluation["name"])),
         Cell(str(row.get("samples_per_class", "–"))),
@@ -101,9 +102,9 @@ def _row(row: dict[str, Any], evaluation: dict[str, Any]) -> tuple[Cell, ...]:
 
 def _ours(found: Interval | None, evaluation: dict[str, Any]) -> Cell:
     if found is not None:
-        return Cell(found.text(), "ours")
+        return number_of(found)
     states = sorted({str(each.get("message") or each.get("state")) for each in evaluation.get("results", [])})
-    said = "; ".join(state.partition(". Build")[0] for state in states)
+    said = "; ".join(state.partition(". Build")[0].partition(". No other")[0] for state in states)
     return missing(DAMAGED if said == "done" else said or "not run")
 
 
@@ -121,10 +122,3 @@ def _difference(ours: Interval | None, theirs: Any, other: str) -> Cell:
     if ours is None or not isinstance(theirs, float):
         return missing("–")
     return Cell(signed(Interval(ours.mean - theirs, ours.half_width)), "other" if other else "", other)
-
-
-def _interval(value: Any) -> Interval | None:
-    if not isinstance(value, dict) or not isinstance(value.get("mean"), float) or not 0 <= value["mean"] <= 1:
-        return None
-    half = value.get("ci95")
-    return Interval(value["mean"], half if isinstance(half, float) and half >= 0 else None)

@@ -14,6 +14,8 @@ from sbtrain.run_folder import CONFIG_NAME
 
 #: Where a folder of runs is searched: runs/table1/lab/config.json lies three below runs.
 DEPTH = 4
+#: Beginning of the sentence on cells of a reproduction that have no run.
+NOT_RUN = "not run yet"
 
 
 class Unreadable(Exception):
@@ -59,9 +61,14 @@ class Run:
         return self.data.get("colorspace")
 
     @property
+    def preset(self) -> str:
+        """Name of what it was begun from; empty where that is none."""
+        return str(self.record.get("preset") or "")
+
+    @property
     def noise(self) -> bool:
         """Whether it was pretrained on noise: its preset says so, or its name in a reproduction."""
-        return any("simsiam-noise" in name for name in (str(self.record.get("preset")), self.path.resolve().name))
+        return any("simsiam-noise" in name for name in (self.preset, self.path.resolve().name))
 
     @property
     def finished(self) -> bool:
@@ -172,11 +179,15 @@ def _not_run(path: Path) -> list[str]:
     if not plan.exists():
         return []
     try:
-        cells = [cell for cell in _lists(_load(plan)) if isinstance(cell, dict) and "run_dir" in cell]
+        data = _load(plan)
+        asked = data.get("asked")
+        cells = [cell for cell in _lists(data) if isinstance(cell, dict) and "run_dir" in cell]
     except Unreadable as reason:
         return [f"{plan} {reason}: whether runs are missing is not known"]
-    left = [str(cell["run_dir"]) for cell in cells if not _runs_below(path / str(cell["run_dir"]), 0)]
-    return [f"not run yet: {', '.join(left)}"] if left else []
+    names = [str(cell["run_dir"]) for cell in cells]
+    names = [name for name in names if name in asked] if isinstance(asked, list) else names  # by its last call
+    left = [name for name in names if not _runs_below(path / name, 0)]
+    return [f"{NOT_RUN}: {', '.join(left)}"] if left else []
 
 
 def _lists(data: dict[str, Any]) -> list[Any]:

@@ -20,6 +20,8 @@ from sbtrain.metrics import CALM
 NAME = "metrics.jsonl"
 #: Points of a drawn curve; more are averaged.
 POINTS = 300
+#: Beginning of alarms of a collapse, `sbtrain.alarms`.
+COLLAPSE = "collapse: "
 _ALARMS = ("alarm", "alarms", "warning", "warnings")
 
 
@@ -31,6 +33,8 @@ class Alarm:
     text: str
     until: int
     """Step of the last line that says it."""
+    on: bool = False
+    """Whether it was not over at the last line."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,17 @@ class Series:
                         place = len(found)
                         found.append(Alarm(line["step"], _alarm_text(one), line["step"]))
                     newest[kind] = number, place
+        for number, place in newest.values():
+            if len(self.lines) - 1 - number < CALM:
+                found[place] = replace(found[place], on=True)
         return tuple(found)
+
+    @property
+    def collapsed(self) -> str:
+        """Words for the collapse that the run ended in, empty where it did not."""
+        on = [alarm for alarm in self.alarms if alarm.on and alarm.text.startswith(COLLAPSE)]
+        said = "; ".join(alarm.text.removeprefix(COLLAPSE) for alarm in on)
+        return f"collapsed: {said}, since step {min(alarm.step for alarm in on):,}" if on else ""
 
 
 def read_series(folder: Path) -> Series:

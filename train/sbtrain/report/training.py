@@ -13,6 +13,14 @@ from sbtrain.report.series import Alarm
 
 #: What a line of metrics.jsonl says beside losses and accuracies.
 _OTHER = ("lr", "epoch", "skipped")
+_SHARES = ("feature_std", "embedding_std", "alignment", "overlap", "class_entropy")
+#: Unit of a picture -> its title: what is of different units has different axes.
+_UNITS = {
+    "loss": "loss", "%": "accuracy on the way, %", "share": "signs of a collapse, 0 to 1",
+    "rank": "effective rank, 64 at most", "classes": "classes in use", "monitor": "monitor",
+}  # fmt: skip
+#: Values that their axes have, whatever is measured.
+_SHOWN = {"share": (-0.03, 1.03), "rank": (0.0, 64.0), "classes": (0.0, 1.0)}
 _ACCURACY = ("top1", "top5", "knn", "acc")
 #: Curves in one picture, and runs of a page whose curves are not folded.
 MOST = 8
@@ -68,15 +76,24 @@ def number(value: Any, text: str, reason: str = "–") -> Cell:
 
 def _pictures(run: Run) -> list[Picture]:
     names = [name for name in run.series.names if not name.startswith("speed.") and name not in _OTHER]
-    accuracies = [name for name in names if any(part in name.lower() for part in _ACCURACY)]
-    losses = [name for name in names if "loss" in name and name not in accuracies]
-    others = [name for name in names if name not in (*accuracies, *losses)]
-    groups = (("loss", losses, 1.0), ("%", accuracies, 100.0), ("monitor", others, 1.0))
-    return [_picture(run, unit, group[:MOST], scale) for unit, group, scale in groups if group]
+    groups: dict[str, list[str]] = {unit: [] for unit in _UNITS}
+    for name in names:
+        groups[_unit(name)].append(name)
+    return [_picture(run, unit, group[:MOST]) for unit, group in groups.items() if group]
 
 
-def _picture(run: Run, unit: str, names: list[str], scale: float) -> Picture:
-    lines = []
+def _unit(name: str) -> str:
+    if any(part in name.lower() for part in _ACCURACY):
+        return "%"
+    if "loss" in name:
+        return "loss"
+    if name in _SHARES:
+        return "share"
+    return "rank" if name.endswith("_rank") else "classes" if name == "classes_used" else "monitor"
+
+
+def _picture(run: Run, unit: str, names: list[str]) -> Picture:
+    lines, scale = [], 100.0 if unit == "%" else 1.0
     for number_, name in enumerate(names):
         steps, values = run.series.curve(name)
         lines.append(Line(name=name, x=steps, y=values * scale, color=number_))
@@ -84,11 +101,11 @@ def _picture(run: Run, unit: str, names: list[str], scale: float) -> Picture:
     ends = [f"{name} ends at {last * scale:.4g}" for name in names if (last := run.series.last(name)) is not None]
     alt = f"{run.name}, {unit} over steps: " + ("; ".join(ends) or "no value is a number")
     alt += f"; {len(alarms)} alarms" if alarms else ""
-    title = {"loss": "loss", "%": "accuracy on the way, %"}.get(unit, "monitor")
-    title += f"; one point, step {run.series.lines[0]['step']:,}" if len(run.series.lines) == 1 else ""
+    title = _UNITS[unit] + (f"; one point, step {run.series.lines[0]['step']:,}" if len(run.series.lines) == 1 else "")
     gaps = [problem for problem in run.series.problems if "not a number" in problem] if unit == "loss" else []
     caption = "; ".join([f"{run.name}: {title}", *gaps])
-    return Picture(svg=curves_chart(lines, "step", unit, alt, alarms), alt=alt, caption=caption)
+    shown = _SHOWN.get(unit, ())
+    return Picture(svg=curves_chart(lines, "step", unit, alt, alarms, shown=shown), alt=alt, caption=caption)
 
 
 def _steps(alarm: Alarm) -> str:

@@ -145,8 +145,14 @@ def _conclude(parts: Parts, table: str, problems: Sequence[str]) -> None:
     for (cell, name), part in parts.items():
         if part.state in ("failed", "skipped"):
             lines.setdefault((part.state, cell, part.message), []).append(name)
+    left_out: dict[str, list[str]] = {}  # of one data set there are several cells
     for (state, cell, message), names in lines.items():
-        click.echo(f"{state}: {cell}: {'; '.join(names)}: {message}", err=True)
+        if state == "skipped":
+            left_out.setdefault(message, []).append(cell if PRETRAIN in names else f"{cell} ({'; '.join(names)})")
+        else:
+            click.echo(f"{state}: {cell}: {'; '.join(names)}: {message}", err=True)
+    for message, cells in left_out.items():
+        click.echo(f"skipped: {', '.join(cells)}: {message}", err=True)
     for problem in problems:
         click.echo(f"failed: {problem}", err=True)
     count = Counter(part.state for part in parts.values())
@@ -159,7 +165,7 @@ def _conclude(parts: Parts, table: str, problems: Sequence[str]) -> None:
 
 
 def _show(work: Work) -> None:
-    total = 0.0
+    total, lacking = 0.0, 0
     for cell in work.cells:
         seconds = guess(work, cell)
         total += seconds
@@ -167,11 +173,17 @@ def _show(work: Work) -> None:
             work.sets.judged(cell)
             state = f"about {duration_text(seconds)}" if seconds else "done"
         except MissingShards as error:
-            state = str(error)
+            state, lacking = str(error), lacking + 1
         click.echo(f"{cell.name}: {'; '.join((PRETRAIN, *(name for name, _ in cell.evaluations)))}: {state}")
+    here = f"{f'{len(work.cells) - lacking} of ' * (0 < lacking < len(work.cells))}{len(work.cells)} cells in {work.folder}: "
+    if lacking == len(work.cells):
+        click.echo(
+            f"{here}none can run, as --shards hold none of their data sets. Build them, and name each by --shards"
+        )
+        return
     click.echo(
-        f"{len(work.cells)} cells in {work.folder}: about {duration_text(total)} on 2 cores of an AMD EPYC (Zen 5) "
-        f"that do nothing else, far less on a GPU. Scale {work.scale.name}: {work.scale.about}"
+        f"{here}about {duration_text(total)} on 2 cores of an AMD EPYC (Zen 5) that do nothing else, far less on a GPU"
+        f"{f'; {lacking} have no data' if lacking else ''}. Scale {work.scale.name}: {work.scale.about}"
     )
 
 

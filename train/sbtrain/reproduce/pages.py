@@ -11,6 +11,7 @@ from sbtrain.pictures.color_bins import count_bins
 from sbtrain.pictures.color_figures import draw_bins
 from sbtrain.pictures.reconstruct import ReconstructConfig, reconstruct
 from sbtrain.report import build_report
+from sbtrain.report.runs import NOT_RUN
 from sbtrain.reproduce.cells import Cell
 from sbtrain.reproduce.record import Parts
 from sbtrain.reproduce.run import Work, pretrained_cells
@@ -42,10 +43,15 @@ def draw_pictures(work: Work, parts: Parts, say: Say) -> list[str]:
 
 def write_page(work: Work, say: Say) -> tuple[list[Path], list[str]]:
     """Build ``report.html`` and ``report.md`` of every run of the folder; return the files, and what went wrong."""
+
+    def shown(sentence: str) -> None:
+        if not sentence.startswith(NOT_RUN):  # they are listed at the end, with what to do
+            say(sentence)
+
     if not any(work.folder.glob("*/config.json")):
         return [], []
     try:
-        built = build_report([work.folder], work.folder / "report.html", say)
+        built = build_report([work.folder], work.folder / "report.html", shown)
     except (SplitbrainError, OSError) as error:
         return [], [f"report: {error}"]
     return [built.page, built.text], []

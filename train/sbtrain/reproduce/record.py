@@ -55,6 +55,7 @@ def write_record(folder: Path, scale: Scale, tables: Sequence[Table], sets: Sets
         "about": scale.about,
         "versions": {"sbtrain": sbformat.__version__},
         "classes": len(sets.base.label_names),
+        "asked": [cell.name for cell in cells],
         "cells": [*_other_cells(earlier, cells), *(_cell(cell, parts) for cell in cells)],
         "tables": {**earlier.get("tables", {}), **{table.name: _table(folder, table, parts) for table in tables}},
     }

@@ -119,7 +119,8 @@ class _Maker:
 
     def _mark(self, cell: Cell, names: Sequence[str], part: Part) -> None:
         self.parts.update({(cell.name, name): part for name in names})
-        self.say(f"{cell.name}, {', '.join(names)}: {part.state}: {part.message}")
+        why = "why is said at the end" if part.state == "skipped" else part.message
+        self.say(f"{cell.name}, {', '.join(names)}: {part.state}: {why}")
 
 
 def reproduce(work: Work, stop: StopRequest, say: Say, progress: Progress) -> Parts:

@@ -9,9 +9,10 @@ from pathlib import Path
 from sbformat.absent import absent
 from sbformat.errors import ManifestError
 from sbformat.manifest import MANIFEST_NAME, Manifest
+from sbformat.rebuild import build_command
 from sbformat.schema import TargetSpec
 from sbtrain.reproduce.cells import Cell
-from sbtrain.reproduce.data import DATASETS, choose
+from sbtrain.reproduce.data import DATASETS, NOISE, choose
 
 
 class MissingShards(ManifestError):
@@ -72,16 +73,18 @@ class Sets:
         if cell.images is None or cell.images.judged_on == cell.images.pretrained_on:
             return self.of(cell)
         mine, judged = self.of(cell), self._named(cell.images.judged_on, cell)
-        if (mine.image_size, mine.target) != (judged.image_size, judged.target):
+        if mine.image_size != judged.image_size and not cell.config.view_size:
             raise MissingShards(
-                f"{judged.root} and {mine.root} differ in image size or target maps. Build both with the same "
-                f"--image-size and --target-size: {DATASETS[cell.images.pretrained_on].build}"
+                f"{judged.root} and {mine.root} differ in image size, and the run has no --view-size of its own. Build both "
+                f"with the same --image-size: {DATASETS[cell.images.pretrained_on].build}"
             )
         return judged
 
     def _named(self, name: str, cell: Cell) -> Manifest:
         assert cell.images is not None, "asked of cells that name their data set"
         found = choose(self.manifests, name, cell.images.stand_in, cell.config.split, cell.images.train)
+        if found is None and cell.images.stand_in and (name == NOISE or DATASETS[name].attributes):
+            raise MissingShards(f"skipped at this scale. No other images stand in for {DATASETS[name].shown}")
         if found is None:
             raise MissingShards(f"no shards of {DATASETS[name].shown}. Build them: {DATASETS[name].build}")
         return found
@@ -92,17 +95,7 @@ class Sets:
         out = root
         if target != base.target:
             out = root / f"t{target.size}-{target.single}-{target.dual}x{target.dual}"
-        parts = ["sbprep build", *_sources(base), f"--colorspace {colorspace}", f"--out {out}"]
-        parts += [f"--image-size {base.image_size}"] if base.image_size != 96 else []
-        default = TargetSpec()
-        for name, option in (("size", "target-size"), ("single", "bins-single"), ("dual", "bins-dual")):
-            if getattr(target, name) != getattr(default, name):
-                parts.append(f"--{option} {getattr(target, name)}")
-        parts += [f"--rescale {target.rescale}"] if target.rescale != default.rescale else []
-        for name, usual in (("resize", "crop"), ("images_per_shard", 4096), ("seed", 0), ("limit", None)):
-            if base.recipe.get(name, usual) != usual:
-                parts.append(f"--{name.replace('_', '-')} {base.recipe[name]}")
-        return " ".join(parts)
+        return build_command(base, colorspace, base.image_size, target, out)
 
 
 def find_sets(roots: Sequence[Path]) -> Sets:
@@ -136,11 +129,6 @@ def _differences(base: Manifest, other: Manifest) -> list[str]:
         if getattr(base, name) != getattr(other, name):
             lines.append(f"another {name.replace('_', ' ')}")
     return lines
-
-
-def _sources(base: Manifest) -> list[str]:
-    given = {split.source.get("option"): split.source.get("path") for split in base.splits.values()}
-    return [f"--{option} {path}" for option, path in given.items() if option is not None]
 
 
 def _described(target: TargetSpec) -> str:

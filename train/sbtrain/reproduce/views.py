@@ -70,13 +70,14 @@ def _clusters(setting: Setting, name: str, line: PublishedRow) -> Row:
     clusters = ClusterConfig(method="classifier", draws=1, split=split, limit=scale.limit, center=scale.center)
     linear = FinetuneConfig(**{**scale.linear, **shared})
     evaluations: dict[str, Evaluation] = {"clusters": clusters, "linear": linear, **_neighbors(scale, shared)}
+    of = _of(split)
     alike = [row.values for row in _lines("self-classifier-linear") if _same(row, line)]
     published = {**line.values, **(alike[0] if alike else {})}
-    measures = [*_measures("clusters", _CLUSTERS, published)]
-    measures += _measures("linear", {"top1": "linear top-1", "top5": "linear top-5"}, published)
+    measures = [*_measures("clusters", {key: f"{title}{of}" for key, title in _CLUSTERS.items()}, published)]
+    measures += _measures("linear", {"top1": f"linear top-1{of}", "top5": f"linear top-5{of}"}, published)
     images = Images(pretrained_on="cifar10", judged_on="cifar10", train=50_000, stand_in=scale.stand_in)
     cells = _cells(setting, f"self-classifier-{name}", images, evaluations)
-    return _row(line, cells, [*measures, *_of_neighbors()], "self-classifier")
+    return _row(line, cells, [*measures, *_of_neighbors(of)], "self-classifier")
 
 
 def _same(row: PublishedRow, line: PublishedRow) -> bool:
@@ -91,13 +92,15 @@ def _classes(setting: Setting, data: str, network: str, line: PublishedRow, sour
     fine = {**scale.finetune, "draws": scale.fine_draws.get(data, 1), **shared, "from_scratch": control}
     name = f"fine-tuned{SCRATCH if control else ''}"
     evaluations: dict[str, Evaluation] = {name: FinetuneConfig(**fine)}
-    measures = _measures(name, {"top1": "top-1"}, line.values)
+    # Where a stand-in is reported by val, that is no number of test.
+    published = line.values.get("val" if split == "val" else "top1", line.values["top1"])
+    measures = _measures(name, {"top1": f"top-1{_of(split)}"}, {"top1": published})
     if "val" in line.values and split != "val":
         evaluations[f"{name}, val"] = FinetuneConfig(**{**fine, "eval_split": "val"})
         measures.append(Measure(f"top-1, val{SCRATCH if control else ''}", f"{name}, val", "top1", line.values["val"]))
     if not control:
         evaluations |= _neighbors(scale, shared)
-        measures += _of_neighbors()
+        measures += _of_neighbors(_of(split))
     judged = "cifar10" if data == NOISE else data
     images = Images(pretrained_on=data, judged_on=judged, train=_TRAIN[judged], stand_in=scale.stand_in)
     weights = _weights(setting, network, line)
@@ -145,10 +148,15 @@ def _neighbors(scale: ViewScale, shared: dict[str, Any]) -> dict[str, Evaluation
     return {"neighbors": config, f"neighbors{SCRATCH}": replace(config, from_scratch=True)}
 
 
-def _of_neighbors() -> list[Measure]:
+def _of(split: str) -> str:
+    """Return what the name of a number says of its images: nothing of test, which the reports have."""
+    return "" if split == "test" else f", {split}"
+
+
+def _of_neighbors(of: str) -> list[Measure]:
     return [
-        Measure("kNN (200, t = 0.1)", "neighbors", "knn"),
-        Measure("kNN of new weights", f"neighbors{SCRATCH}", "knn"),
+        Measure(f"kNN (200, t = 0.1){of}", "neighbors", "knn"),
+        Measure(f"kNN of new weights{of}", f"neighbors{SCRATCH}", "knn"),
     ]
 
 
@@ -174,6 +182,8 @@ def _cells(
 ) -> tuple[Cell, ...]:
     scale = VIEW_SCALES[setting.scale.name]
     preset, fields = scale.pretrain.get(name, (f"report/{name}", {}))
+    if scale.stand_in and images.pretrained_on == "stl10":  # a stand-in may have no unlabeled images
+        fields = {**fields, "split": "unlabeled" if setting.split == "unlabeled" else "train"}
     flops = FLOPS[name] * scale.shrink.get(name, 1.0)
     if weights is not None:  # the same network and images, and no pretraining on them
         name, fields = f"{IMAGENET}{name}", {**fields, "epochs": 0, "weights": str(weights)}
