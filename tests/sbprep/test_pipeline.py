@@ -242,7 +242,9 @@ def test_an_image_added_while_a_build_waits_to_go_on_is_noticed(own_photos: Path
     small_build(own_photos, tmp_path / "out", partition=(1, 3))
     write_images(own_photos, 41)
 
-    with pytest.raises(Exception, match=r": 40 then, 41 now; --limit counts too\).* bring the images back and run the command again"):
+    with pytest.raises(
+        Exception, match=r": 40 then, 41 now; --limit counts too\).* bring the images back and run the command again"
+    ):
         small_build(own_photos, tmp_path / "out")
 
 

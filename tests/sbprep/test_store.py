@@ -414,7 +414,9 @@ def test_a_complete_folder_of_other_images_is_an_error(own_photos: Path, tmp_pat
     small_build(own_photos, tmp_path / "out")
     write_image(own_photos / "train/cat/new.png")
 
-    with pytest.raises(SourceError, match=r"\(--source .*: 40 then, 41 now; --limit counts too\). A prepared set stays"):
+    with pytest.raises(
+        SourceError, match=r"\(--source .*: 40 then, 41 now; --limit counts too\). A prepared set stays"
+    ):
         small_build(own_photos, tmp_path / "out")
 
 

@@ -159,8 +159,12 @@ def test_a_comparison_gives_the_gains_over_new_weights(few: Path, own_run: Path)
     gains = [100 * (a["top1"] - b["top1"]) for a, b in zip(ours["fits"], control["fits"], strict=True)]
     rows = [line.split("|") for line in result.stdout.splitlines() if line.startswith("| ")][2:]
     assert rows[0][4].strip().startswith(f"{np.mean(gains[:2]):.2f} ±")
-    nearest = 100 * (  # of 20: 200 neighbors are more than a class has
-        ours["fits"][0]["neighbors"][2]["top1"] - np.mean([fit["neighbors"][2]["top1"] for fit in control["fits"][:2]])
+    nearest = (
+        100
+        * (  # of 20: 200 neighbors are more than a class has
+            ours["fits"][0]["neighbors"][2]["top1"]
+            - np.mean([fit["neighbors"][2]["top1"] for fit in control["fits"][:2]])
+        )
     )
     assert "20-NN top-1 %" in result.stdout
     assert rows[0][7].strip().startswith(f"{nearest:.2f} ±")
