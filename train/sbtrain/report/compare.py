@@ -184,10 +184,12 @@ def _line_of(table: PublishedTable, row: PublishedRow, run: Run, result: Finetun
 
 
 def _of_another(table: PublishedTable, result: Finetuned) -> bool:
-    """Return whether a result is of the images of another published table of the same kind and method."""
+    """Return whether a result is of as many images as another published table of the same kind and method, not as this."""
     judged = result.judged(best_shot(result, table.labels))
+    images = judged.get("classes"), judged.get("eval_images")
     alike = [each for each in published_tables() if each.kind == table.kind and each.methods == table.methods]
-    return OTHER_DATA in table.other(judged) and any(OTHER_DATA not in each.other(judged) for each in alike)
+    known = [(each.classes, each.eval_images) for each in alike]
+    return not judged.get("part") and images in known and images != (table.classes, table.eval_images)
 
 
 def _draws(shot: Shot) -> str:
