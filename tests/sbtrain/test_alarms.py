@@ -143,12 +143,24 @@ def test_ln_c_of_several_classifiers_is_their_mean(views: Path) -> None:
     ]
 
 
+def test_a_few_dimensions_are_flagged() -> None:
+    """Three; eight pass, as healthy runs have them."""
+    found = []
+    for dimensions in (3, 8):
+        z = torch.randn(64, dimensions, generator=torch.Generator().manual_seed(0)) @ torch.eye(dimensions, 16)
+        signs = read_signs(Seen(z, z))
+        assert signs is not None
+        found.append([alarm.kind for alarm in judge(signs, {}, 50)])
+
+    assert found == [["rank"], []]
+
+
 def test_one_point_is_flagged() -> None:
     z = torch.ones(64, 16) + 0.01 * torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     signs = read_signs(Seen(z, z))
     assert signs is not None
 
-    assert [alarm.kind for alarm in judge(signs, {"loss": -1.0}, 50)] == ["std"]
+    assert [alarm.kind for alarm in judge(signs, {"loss": -1.0}, 50)] == ["std", "rank"]
 
 
 def test_steps_that_are_not_finite_are_flagged(views: Path) -> None:

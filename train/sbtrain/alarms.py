@@ -32,6 +32,9 @@ Mode = Literal["warn", "stop", "off"]
 ROWS = 64
 #: Deviation of normalized embeddings, in 1 / sqrt(P), that is a collapse: X. Chen and K. He, CVPR 2021, section 4.1.
 LEAST_STD = 0.1
+#: Dimensions that SimSiam's embeddings have to span, in shares of the images looked at: 4 of 64. Healthy runs pass through 5.3,
+#: so it sees an advanced collapse alone. Not Self-Classifier's, which are to end in as many directions as there are classes.
+LEAST_RANK = 4 / 64
 #: SimSiam, means over all steps since the last line. Mean squared cosine of different images' embeddings, `overlap`: from
 #: the first on they lie on one line; from the second on it is a collapse where two views of an image are no closer than that:
 #: 1 - alignment above so many times 1 - overlap. Neither rank nor overlap alone tells: healthy runs pass through 5 of 64
@@ -45,6 +48,7 @@ NEAR_LN_C, LEAST_INFORMATION = 0.01, 1e-3
 #: Kind of alarm -> what is said once it is over.
 OVER = {
     "std": "embeddings differ again",
+    "rank": "embeddings span enough dimensions again",
     "overlap": "embeddings of different images differ again",
     "classes": "several classes are in use again",
     "loss": "classes tell images apart again",
@@ -59,7 +63,8 @@ class Signs:
     std: float
     """Deviation of normalized embeddings, in 1 / sqrt(P)."""
     rank: float
-    """Effective rank of normalized embeddings, in [1, rows looked at]."""
+    """Effective rank of normalized embeddings, in [1, rows]."""
+    rows: int
     backbone_rank: float
     usage: float | None = None
     """Entropy of the chosen classes in [0, 1], Self-Classifier."""
@@ -158,12 +163,12 @@ def read_signs(seen: Seen) -> Signs | None:
     logits = None if seen.logits is None else seen.logits.cpu().float()
     if not all(bool(torch.isfinite(rows).all()) for rows in (z, h, logits) if rows is not None):
         return None
-    about = {"std": float(spread(z)), "rank": effective_rank(z), "backbone_rank": effective_rank(h)}
+    about = {"std": float(spread(z)), "rank": effective_rank(z), "backbone_rank": effective_rank(h), "rows": len(z)}
     if logits is None:
         return Signs(**about)  # type: ignore[arg-type]
     B, C = logits.shape
     return Signs(
-        **about,
+        **about,  # type: ignore[arg-type]
         usage=float(usage(logits)) * math.log(C) / math.log(max(2, min(B, C))),
         used=len(torch.unique(logits.argmax(1))),
         classes=C,
@@ -174,7 +179,7 @@ def read_signs(seen: Seen) -> Signs | None:
 
 def judge(signs: Signs, means: Mapping[str, float | None], steps: float) -> list[Alarm]:
     """Return what is wrong with a batch of such signs and such `means` of the `steps` since the last line."""
-    found = []
+    found, least = [], LEAST_RANK * signs.rows
     if signs.std < LEAST_STD:
         text = f"embeddings are nearly one point: deviation {signs.std:.3f} of 1/sqrt(d), expected {LEAST_STD} or more"
         found.append(Alarm("std", f"collapse: {text}"))
@@ -182,6 +187,9 @@ def judge(signs: Signs, means: Mapping[str, float | None], steps: float) -> list
     if alignment is not None and overlap is not None and on_a_line(alignment, overlap, steps):
         text = f"mean squared cosine of different images {overlap:.2f}, mean cosine of an image's two views {alignment:.2f}"
         found.append(Alarm("overlap", f"collapse: embeddings come to lie on one line: {text}"))
+    if signs.usage is None and signs.rank < least:
+        text = f"embeddings of {signs.rows} images span {signs.rank:.1f} dimensions, expected {least:.1f} or more"
+        found.append(Alarm("rank", f"collapse: {text}"))
     if signs.usage is not None and signs.usage < LEAST_USAGE:
         text = f"{signs.used} of {signs.classes} classes in use, entropy {signs.usage:.2f} of 1"
         found.append(Alarm("classes", f"collapse: {text}, expected {LEAST_USAGE} or more"))
