@@ -20,6 +20,10 @@ from sbtrain.metrics import Totals
 from sbtrain.presets import load_preset
 from sbtrain.step import gradient_norm
 
+pytestmark = pytest.mark.skipif(
+    not torch.backends.cuda.is_built(), reason="builds of torch without CUDA know no such device"
+)
+
 CUDA = torch.device("cuda", 0)
 #: Every method, and every kind of network and view among the presets.
 PRESETS = (
