@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from sbformat.manifest import Manifest
@@ -11,8 +12,9 @@ from sbformat.schema import TargetSpec
 def build_command(base: Manifest, colorspace: str, image_size: int, target: TargetSpec, out: Path) -> str:
     """Return the ``sbprep build`` of the images of `base`, as they were built, but for what is given."""
     given = {split.source.get("option"): split.source.get("path") for split in base.splits.values()}
-    parts = ["sbprep build", *(f"--{option} {path}" for option, path in given.items() if option is not None)]
-    parts += [f"--colorspace {colorspace}", f"--out {out}"]
+    named = ((option, str(path)) for option, path in given.items() if option is not None)
+    parts = ["sbprep build", *(f"--{option} {shlex.quote(path)}" for option, path in named)]
+    parts += [f"--colorspace {colorspace}", f"--out {shlex.quote(str(out))}"]
     parts += [f"--image-size {image_size}"] if image_size != 96 else []
     default = TargetSpec()
     for name, option in (

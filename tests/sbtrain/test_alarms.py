@@ -15,12 +15,13 @@ from runs import CPU, command, lines, outcome, small_parts
 from sbformat.manifest import open_manifest
 from sbformat.schema import TargetSpec
 from sbprep.pipeline import build
-from sbtrain.alarms import Alarms, effective_rank, information, judge, on_a_line, read_signs
+from sbtrain.alarms import WHAT_TO_DO, Alarms, effective_rank, information, judge, on_a_line, read_signs
 from sbtrain.cli import main
 from sbtrain.events import NAME
 from sbtrain.methods import SelfClassifier
 from sbtrain.methods.seen import Seen
-from sbtrain.metrics import CALM, Alarm, Line
+from sbtrain.methods.simsiam import overlap
+from sbtrain.metrics import CALM, Alarm, Line, Totals
 from sbtrain.runtime import RunError
 from sbtrain.step import Step
 
@@ -65,13 +66,13 @@ def line(*alarms: Alarm, step: int = 4) -> Line:
 # ------------------------------------------------------------------------------------------------- what is flagged
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "2"])
+@pytest.mark.parametrize("seed", ["0", "1"])
 def test_simsiam_without_stop_gradient_is_flagged_within_one_epoch(seed: str, views: Path, tmp_path: Path) -> None:
     """The line at the end of the epoch comes although none is due. More seeds and settings: soak_alarms.py."""
     result = invoke(*command(views, tmp_path / "run", *SIMSIAM, "--lr", "2", "--no-stop-gradient", "--seed", seed))
 
     assert result.exit_code == 0, result.output
-    assert kinds(tmp_path / "run")[-1] == ["overlap"]
+    assert "overlap" in kinds(tmp_path / "run")[-1]
     assert re.search(
         r"step \d+: ALARM: collapse: embeddings come to lie on one line: mean squared cosine", result.output
     )
@@ -143,6 +144,43 @@ def test_ln_c_of_several_classifiers_is_their_mean(views: Path) -> None:
     ]
 
 
+def test_recent_means_are_of_enough_steps_and_the_same_after_a_checkpoint() -> None:
+    """Ten steps and more at a time, or since the time before."""
+    found: list[list[tuple[float | None, float]]] = []
+    for resumed in (False, True):
+        totals, seen = Totals(torch.device("cpu")), []
+        for step in range(1, 31):
+            totals.add(["loss"], torch.tensor([float(step)]), torch.tensor(True))
+            if step in (4, 12, 15, 24, 30):
+                means, steps = totals.recent_means(10)
+                seen.append((means["loss"], steps))
+            if resumed and step == 15:
+                after = Totals(torch.device("cpu"))
+                after.load(totals.names, totals.read(), totals.recent)
+                totals = after
+        found.append(seen)
+
+    assert found[0] == [(2.5, 4), (6.5, 12), (8, 15), (18.5, 12), (21.5, 18)]
+    assert found[1] == found[0]
+
+
+def test_logs_of_another_version_begin_anew_and_skipped_steps_stay_counted() -> None:
+    totals = Totals(torch.device("cpu"))
+    totals.load(["loss", "feature_std"], [9.0, 5.0, 6.0, 2.0])
+    mark = totals.read()
+
+    totals.add(["loss", "overlap", "alignment"], torch.tensor([3.0, 0.5, float("inf")]), torch.tensor(True))
+
+    assert totals.means_since(mark) == {"loss": 3.0, "overlap": 0.5, "alignment": 0.0}
+    assert (totals.skipped, totals.applied_since(mark)) == (2, 1)
+
+
+def test_one_image_has_no_overlap() -> None:
+    assert overlap(torch.ones(1, 8)) == pytest.approx(0, abs=1e-6)
+    assert overlap(torch.ones(4, 8)) == pytest.approx(1)
+    assert overlap(torch.eye(4, 8)) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_few_dimensions_are_flagged() -> None:
     """Three; eight pass, as healthy runs have them."""
     found = []
@@ -172,7 +210,7 @@ def test_steps_that_are_not_finite_are_flagged(views: Path) -> None:
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     step(next(loader.batches(0, 1)), 1e-3)
 
-    seen = Alarms("warn", method, 12, lambda _: None).add(method, line(), 0, step.totals.skipped_since([]), 2)
+    seen = Alarms("warn", method, 12, lambda _: None).add(method, line(), {}, 0, step.totals.skipped_since([]), 2)
 
     text = "not finite, so not applied: 1 of the steps since the last line; gone back to a checkpoint, 2 in a row"
     assert seen.alarms == (Alarm("nan", text),)
@@ -209,10 +247,12 @@ def test_an_alarm_is_said_when_it_begins_and_when_it_is_over() -> None:
 def test_an_alarm_that_is_on_at_the_end_is_said_again() -> None:
     said: list[str] = []
     alarms = Alarms("warn", torch.nn.Identity(), 12, said.append)  # type: ignore[arg-type]
-    for step in (96, 98, 100):
+    for step in (96, 98):
         alarms.tell(line(Alarm("overlap", "collapse: flat"), step=step))
+    alarms.tell(line(step=100))  # one line without it: it is not over
 
-    assert said == ["step 96: ALARM: collapse: flat", "step 100: ALARM still on at the end: collapse: flat"]
+    assert said[:1] == ["step 96: ALARM: collapse: flat"]
+    assert said[1:] == [f"step 100: ALARM still on at the end: collapse: flat. {WHAT_TO_DO}"]
 
 
 def test_stop_ends_the_run(views: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runs import command
-from sbtrain import pretrain_cli
+from sbtrain import pretrain_cli, runtime
 from sbtrain.batch import Batch
 from sbtrain.cli import main
 from sbtrain.data import Loader, Order, Residence, Rows
@@ -47,22 +48,45 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize(("text", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
 def test_a_gpu_is_chosen_with_or_without_its_number(text: str, number: int, chosen: list[int]) -> None:
-    runtime = set_up(text, "auto", "exact", 0)
+    made = set_up(text, "auto", "exact", 0)
 
-    assert runtime.device == torch.device("cuda", number)
+    assert made.device == torch.device("cuda", number)
     assert chosen[-1] == number
-    assert runtime.dtype == torch.bfloat16
+    assert made.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("mode", "fused", "sums"), [("exact", False, "^NVLS,NVLSTree"), ("fast", True, None)])
-def test_exact_mode_leaves_out_sums_in_no_fixed_order(
-    mode: str, fused: bool, sums: str | None, chosen: list[int]
-) -> None:
+def fused() -> list[bool]:
+    return [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in FUSED]
+
+
+def test_exact_mode_leaves_out_sums_in_no_fixed_order(chosen: list[int]) -> None:
     """Gradients of fused attention, and sums within the switch between GPUs."""
-    set_up("cuda", "auto", mode, 0)
+    set_up("cuda", "auto", "exact", 0)
 
-    assert [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in FUSED] == [fused] * 3
-    assert os.environ.get("NCCL_ALGO") == sums
+    assert fused() == [False] * 3
+    assert os.environ.get("NCCL_ALGO") == "^NVLS,NVLSTree"
+
+
+def test_fast_mode_puts_back_the_attention_that_torch_began_with(
+    chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older torch begins without cuDNN's."""
+    monkeypatch.setattr(runtime, "_FUSED_ATTENTION", {"flash": True, "mem_efficient": True, "cudnn": False})
+    set_up("cuda", "auto", "exact", 0)
+    monkeypatch.delenv("NCCL_ALGO")
+
+    set_up("cuda", "auto", "fast", 0)
+
+    assert fused() == [True, True, False]
+    assert "NCCL_ALGO" not in os.environ
+
+
+def test_without_a_gpu_attention_is_left_alone(chosen: list[int]) -> None:
+    before = fused()
+
+    set_up("cpu", "auto", "exact", 0)
+
+    assert fused() == before
 
 
 class Named(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
@@ -87,6 +111,17 @@ def test_the_queue_of_neighbors_never_asks_the_device_for_a_number() -> None:
 
     assert [name for name in ran.names if "index_copy" in name or "index_put" in name or "local_scalar" in name] == []
     assert queue.index.tolist() == [5, 6, -1]
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="builds of torch without CUDA know no such device")
+def test_in_exact_mode_the_queue_of_a_gpu_writes_nothing_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There torch makes index_put of a scatter as well; its fake tensors have a device and no values."""
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with FakeTensorMode(), torch.device("cuda", 0), Named() as ran:
+        NeighborQueue(3, 2).push(torch.ones(2, 2), torch.arange(2))
+
+    assert any("where" in name for name in ran.names)
+    assert not any("scatter" in name or "index_put" in name for name in ran.names)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -133,3 +168,4 @@ def test_a_full_gpu_is_a_message_and_not_a_traceback(
 
     assert result.exit_code == 1
     assert "Error: CUDA out of memory. Tried to allocate 20.00 MiB. Use a smaller --batch-size" in result.output
+    assert "in pretraining with another --run-dir, or there --accumulate 2" in result.output

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from runs import command
 from sbtrain.cli import main
+from sbtrain.networks.backbones import TIMM
 from sbtrain.words import counted
 
 PLAIN = ("--method", "simsiam", "--network", "resnet18-cifar", "--colorspace", "rgb")
@@ -35,6 +36,8 @@ def bare(shards: Path, run_dir: Path, *more: str) -> list[str]:
 def test_a_method_of_views_that_would_learn_by_other_settings_names_its_presets(
     network: str, named: str, shards: Path, tmp_path: Path
 ) -> None:
+    if network in TIMM:
+        pytest.importorskip("timm")
     output = said(*bare(shards, tmp_path / "run", *PLAIN, "--network", network))
 
     assert "simsiam learns by split_brain's settings (adam, peak learning rate 0.0001, epoch-decay 0.1)" in output

@@ -17,6 +17,7 @@ from sbtrain.bench.synthetic import write_synthetic
 from sbtrain.build import build_method
 from sbtrain.methods import Method
 from sbtrain.metrics import Totals
+from sbtrain.networks.backbones import TIMM
 from sbtrain.presets import load_preset
 from sbtrain.step import gradient_norm
 
@@ -56,6 +57,8 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_loss_stays_on_the_device_and_waits_for_nothing(name: str, manifests: dict[str, Manifest]) -> None:
     preset = load_preset(name)
+    if preset.config.network in TIMM:
+        pytest.importorskip("timm")
     views = preset.config.method in ("simsiam", "self_classifier")
     manifest = manifests[preset.colorspace or ("rgb" if views else "lab")]
     config = replace(preset.config, split="unlabeled")

@@ -1,6 +1,8 @@
 """Shards that are not what a command needs: it says so before anything else, with an option or a command that helps."""
 
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,7 @@ def test_other_target_maps_are_no_obstacle_for_a_method_without_targets(
     result = judge(name, siamese, folder / "rgb")
 
     assert result.exit_code == 0, result.output
-    assert "not the images that the run learned from, which it can be judged by as well\n" in result.output
+    assert "not the shards that the run learned from, but it can be judged by them as well\n" in result.output
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,49 @@ def test_a_command_that_builds_the_like_names_bins_that_are_not_uniform(few: Pat
     made = build_command(open_manifest(few, "lab"), "lab", 96, TargetSpec(bins="zhang"), Path("out"))
 
     assert "--colorspace lab --out out --bins zhang --" in made
+
+
+def test_a_command_that_builds_the_like_can_be_pasted_where_paths_have_blanks(few: Path) -> None:
+    base = open_manifest(few, "lab")
+    source = {"option": "train", "path": "/my images/it's"}
+    base = replace(base, splits={"train": replace(base.splits["train"], source=source)})
+
+    made = shlex.split(build_command(base, "lab", 96, TargetSpec(), Path("my shards")))
+
+    assert made[:4] == ["sbprep", "build", "--train", "/my images/it's"]
+    assert made[made.index("--out") + 1] == "my shards"
+
+
+@pytest.mark.parametrize(("place", "given"), [("rgb", "."), ("", "rgb")])
+def test_shards_named_from_inside_are_built_anew_beside_their_folder(
+    place: str, given: str, siamese: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = labeled_shards(tmp_path / "other", 9, 6, image_size=32)
+    monkeypatch.chdir(made / place)
+
+    result = judge("finetune", siamese, Path(given))
+
+    assert result.exit_code == 1
+    assert f"--out {tmp_path / 'other-64-4'} " in result.output, result.output
+
+
+def test_rgb_of_shards_named_from_inside_is_built_in_the_folder_above(
+    own_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_shards / "lab")
+
+    result = invoke(*command(Path(), tmp_path / "run", *SIMSIAM))
+
+    assert result.exit_code == 1
+    assert f"--colorspace rgb --out {own_shards} " in result.output
+
+
+def test_an_export_names_no_option_that_it_does_not_have(few: Path, shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    begun = invoke(*command(shards / "rgb", run_dir, *SIMSIAM, "--split", "unlabeled"))
+    assert begun.exit_code == 0, begun.output
+
+    result = invoke("export", "--run", str(run_dir), "--shards", str(few / "rgb"), "--out", str(tmp_path / "encoder"))
+
+    assert result.exit_code == 1
+    assert "has splits train, val, no unlabeled. Choose shards that have it, --shards, or build it" in result.output

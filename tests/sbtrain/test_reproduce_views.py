@@ -1,6 +1,7 @@
 """The tables of SimSiam and Self-Classifier: every published line has a run, and very small ones are made for real."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -117,9 +118,9 @@ def test_a_set_is_known_by_its_classes_and_the_one_of_the_reports_size_is_taken(
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the shards that the command for noise builds, of 16 images instead of 100,000."""
-    folder = tmp_path_factory.mktemp("noise")
-    text = DATASETS["noise"].build.replace("100_000", "16").replace("python", sys.executable, 1)
-    text = text.replace("sbprep", f"{sys.executable} -m sbprep")
+    folder, python = tmp_path_factory.mktemp("noise"), shlex.quote(sys.executable)
+    text = DATASETS["noise"].build.replace("100_000", "16").replace("python", python, 1)
+    text = text.replace("sbprep", f"{python} -m sbprep")
     subprocess.run(["bash", "-c", text], cwd=folder, env=environment(), check=True, capture_output=True, timeout=60)
     return folder / "noise"
 
@@ -270,7 +271,7 @@ def test_without_unlabeled_images_a_stand_in_for_stl10_is_learned_from_train(tmp
     assert [line.partition(": skipped at this scale")[1] != "" for line in lines if "-celeba-" in line] == [True] * 2
     assert "No other images stand in for noise" in next(line for line in lines if "-noise-" in line)
     assert lines[-1].startswith(f"5 of 8 cells in {tmp_path / 'out' / 'tiny'}: about ")
-    assert "; 3 have no data. Scale tiny" in lines[-1]
+    assert "; 3 cells without data. Scale tiny" in lines[-1]
 
 
 @pytest.mark.parametrize(("scale", "split", "learned"), [
@@ -291,6 +292,16 @@ def test_a_number_of_val_is_named_and_stands_beside_that_of_val() -> None:
     assert named("test")[:2] == [("top-1", 0.8889), ("top-1, val", 0.8859)]
     assert [name.endswith(", val") for name, _ in named("val", "self-classifier")] == [True] * 8
     assert not any("val" in name for name, _ in named("test", "self-classifier"))
+
+
+def test_a_number_of_test_never_stands_beside_one_of_val() -> None:
+    """The report's STL-10 lines have no number of val."""
+    lines = [row for row in table("simsiam", "tiny", eval_split="val").rows if row.name.startswith("STL-10")]
+    beside = [measure for row in lines for measure in row.measures if ", val" in measure.name]
+
+    assert len(lines) == len(published_table("simsiam-stl10").rows)
+    assert [measure.name for measure in beside].count("top-1, val") > 0
+    assert {measure.published for measure in beside} == {None}
 
 
 def test_a_dry_run_that_can_run_nothing_says_so(labeled: Path, tmp_path: Path) -> None:

@@ -204,6 +204,26 @@ def test_the_nearest_neighbor_is_another_image() -> None:
     assert similarity.item() == pytest.approx((math.cos(0.4) + math.cos(0.1)) / 2)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_writing_only_the_places_that_change_leaves_the_bits_of_writing_all(deterministic: bool) -> None:
+    """All are written on CUDA in exact mode."""
+    few, every = NeighborQueue(7, 3), NeighborQueue(7, 3)
+    found = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for number, size in enumerate((4, 4, 1, 7, 9, 2, 5)):
+            z, index = torch.randn(size, 3), torch.arange(size) + 10 * number
+            z[:: number + 2, 0] = math.inf
+            few.push(z, index)
+            z, index = z[-7:], index[-7:]
+            every._write_everywhere(z, index, torch.isfinite(z).all(1))
+            every.pushed.add_(len(z))
+
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(few.buffers(), every.buffers(), strict=True))
+    finally:
+        torch.use_deterministic_algorithms(found)
+
+
 def test_an_embedding_that_is_not_finite_stays_out_of_the_queue() -> None:
     queue = NeighborQueue(2, 2)
     queue.push(unit(0, 1), torch.tensor([1, 2]))

@@ -105,10 +105,15 @@ def attention_of_2021(qkv: Tensor, projection: nn.Module, x: Tensor, scale: floa
     return out
 
 
-@pytest.mark.parametrize(("prefix", "scale"), [("", 768**-0.5), ("body.", 96**-0.5)], ids=["timm's", "ours"])
+@pytest.mark.parametrize(
+    ("prefix", "scale"),
+    [("", 768**-0.5), ("module.", 768**-0.5), ("body.", 96**-0.5), ("module.body.", 96**-0.5)],
+    ids=["timm's", "timm's of DistributedDataParallel", "ours", "ours of DistributedDataParallel"],
+)
 def test_attention_of_2021_has_the_scale_that_the_weights_were_trained_with(
     prefix: str, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("timm")
     model, changes = TIMM["vit_small_2021"]
     monkeypatch.setitem(TIMM, "vit_small_2021", (model, changes | {"depth": 2}))
     first, backbone = (build_backbone("vit_small_2021", (32,)) for _ in range(2))

@@ -1,9 +1,9 @@
 """Alarms while a run learns: embeddings that collapse, classes that nobody uses, steps that are not finite.
 
 SimSiam and Self-Classifier can reach a low loss by giving every image the same answer. Each line of metrics.jsonl is
-judged, and there is one at the end of every epoch, by what the last batch left behind (`sbtrain.methods.seen`): nothing is
-computed twice, no random number is drawn, no label is read. What a line says is a function of weights and batch, so a
-resumed run writes the same. Thresholds are fixed; docs/training.md ("Alarms") has what was measured on either side.
+judged, and there is one at the end of every epoch, by what the last batch left behind (`sbtrain.methods.seen`) and by means
+over the last steps: no random number is drawn, no label is read. What a line says is a function of weights, batch and sums
+that a checkpoint holds, so a resumed run writes the same. Thresholds are fixed; docs/training.md ("Alarms") has what was measured on either side.
 
 Axes: B images, P numbers an embedding, C classes.
 """
@@ -35,16 +35,17 @@ LEAST_STD = 0.1
 #: Dimensions that SimSiam's embeddings have to span, in shares of the images looked at: 4 of 64. Healthy runs pass through 5.3,
 #: so it sees an advanced collapse alone. Not Self-Classifier's, which are to end in as many directions as there are classes.
 LEAST_RANK = 4 / 64
-#: SimSiam, means over all steps since the last line. Mean squared cosine of different images' embeddings, `overlap`: from
+#: SimSiam, means over the last steps. Mean squared cosine of different images' embeddings, `overlap`: from
 #: the first on they lie on one line; from the second on it is a collapse where two views of an image are no closer than that:
 #: 1 - alignment above so many times 1 - overlap. Neither rank nor overlap alone tells: healthy runs pass through 5 of 64
-#: dimensions and an overlap of 0.76 while their views agree. Of fewer than ten steps the second is not asked: it is noise.
+#: dimensions and an overlap of 0.76 while their views agree. In the first few steps of a run the second is not asked: it is noise.
 ONE_LINE, NEAR_LINE, VIEWS_APART, ENOUGH_STEPS = 0.85, 0.5, 1.05, 10
 #: Entropy of the chosen classes in units of ln C: at 0.1 of 10 classes, 95 % of the images are in one.
 LEAST_USAGE = 0.1
 #: Equal rows of logits give a loss of ln C. It begins near it as well, so images must be told apart by next to nothing:
 #: nats that the probabilities say of which image it is.
 NEAR_LN_C, LEAST_INFORMATION = 0.01, 1e-3
+WHAT_TO_DO = 'What to do: docs/training.md, "Alarms"'
 #: Kind of alarm -> what is said once it is over.
 OVER = {
     "std": "embeddings differ again",
@@ -103,20 +104,32 @@ class Alarms:
         self._mode, self._epoch, self._say, self._first = mode, epoch, say, first
         # Targets of the other methods are pixels: a constant answer costs them loss, and nothing draws them to it.
         self._watched = mode != "off" and hasattr(method, "seen")
-        self._calm: dict[str, int] = {}
-        """Alarm that is on -> lines since without it."""
+        self._on: dict[str, tuple[int, str]] = {}
+        """Alarm that is on -> lines since without it, and what it said."""
 
     def due(self, step: int) -> bool:
         """Return True at the end of an epoch: then there is a line of metrics, so that every epoch has one."""
         return self._watched and step % self._epoch == 0
 
-    def add(self, method: Method, line: Line, applied: float, skipped: float, rollbacks: int) -> Line:
+    def add(
+        self,
+        method: Method,
+        line: Line,
+        means: Mapping[str, float | None],
+        steps: float,
+        skipped: float,
+        rollbacks: int,
+    ) -> Line:
         """Return `line` with the signs of the last batch and what is wrong.
 
         Parameters
         ----------
-        applied, skipped : float
-            Steps since the last line that were applied, and that were not.
+        means : mapping
+            Of the logs over the last `steps` steps.
+        steps : float
+            `ENOUGH_STEPS` or more where the run has taken so many.
+        skipped : float
+            Steps since the last line that were not applied.
         rollbacks : int
             Times that the run has gone back to the checkpoint before.
         """
@@ -127,7 +140,7 @@ class Alarms:
         signs = None if seen is None else read_signs(seen)
         if signs is None:
             return replace(line, alarms=tuple(found))
-        found = [*judge(signs, line.values, applied), *found]
+        found = [*judge(signs, means, steps), *found]
         return replace(line, values=line.values | signs.values(), alarms=tuple(found))
 
     def tell(self, line: Line) -> None:
@@ -138,17 +151,19 @@ class Alarms:
         RunError
             The features have collapsed, and that is to stop the run.
         """
-        on = {alarm.kind: alarm.text for alarm in line.alarms or ()}
-        for kind, text in on.items():
-            if kind not in self._calm:
-                self._say(f"step {line.step:,}: ALARM: {text}")
-            elif line.step == line.steps:
-                self._say(f"step {line.step:,}: ALARM still on at the end: {text}")
-        self._calm = {kind: 0 if kind in on else calm + 1 for kind, calm in (dict.fromkeys(on, 0) | self._calm).items()}
-        for kind in [kind for kind, calm in self._calm.items() if calm >= CALM]:
-            del self._calm[kind]
+        now = {alarm.kind: alarm.text for alarm in line.alarms or ()}
+        new = [kind for kind in now if kind not in self._on]
+        for kind in new:
+            self._say(f"step {line.step:,}: ALARM: {now[kind]}")
+        self._on = {kind: (calm + 1, text) for kind, (calm, text) in self._on.items()}
+        self._on |= {kind: (0, text) for kind, text in now.items()}
+        for kind in [kind for kind, (calm, _) in self._on.items() if calm >= CALM]:
+            del self._on[kind]
             self._say(f"step {line.step:,}: alarm over: {OVER[kind]}")
-        collapsed = [text for kind, text in on.items() if kind != "nan"]
+        if line.step == line.steps:
+            for kind in self._on.keys() - set(new):
+                self._say(f"step {line.step:,}: ALARM still on at the end: {self._on[kind][1]}. {WHAT_TO_DO}")
+        collapsed = [text for kind, text in now.items() if kind != "nan"]
         if collapsed and self._mode == "stop":
             raise RunError(
                 f"step {line.step:,}: {collapsed[0]}. Stopped, as --alarm stop asks. Begin anew with a lower --lr, more "
@@ -178,7 +193,7 @@ def read_signs(seen: Seen) -> Signs | None:
 
 
 def judge(signs: Signs, means: Mapping[str, float | None], steps: float) -> list[Alarm]:
-    """Return what is wrong with a batch of such signs and such `means` of the `steps` since the last line."""
+    """Return what is wrong with a batch of such signs and such `means` of the last `steps`."""
     found, least = [], LEAST_RANK * signs.rows
     if signs.std < LEAST_STD:
         text = f"embeddings are nearly one point: deviation {signs.std:.3f} of 1/sqrt(d), expected {LEAST_STD} or more"

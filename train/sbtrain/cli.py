@@ -81,8 +81,9 @@ class _Commands(click.Group):
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not loaded here
                 raise
             raise click.ClickException(
-                f"{str(error).partition('. GPU ')[0]}. Use a smaller --batch-size, in pretraining --accumulate 2 or more "
-                f"with the same one, or see with nvidia-smi what else is on the GPU"
+                f"{str(error).partition('. GPU ')[0]}. Use a smaller --batch-size, in pretraining with another "
+                f"--run-dir, or there --accumulate 2 or more with the same --batch-size, or see with nvidia-smi what "
+                f"else is on the GPU"
             ) from error
         except KeyboardInterrupt:  # while torch loads, which takes a second or two
             click.echo("Interrupted.", err=True)

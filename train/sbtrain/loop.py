@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sbtrain import checkpoint
-from sbtrain.alarms import Alarms, Mode
+from sbtrain.alarms import ENOUGH_STEPS, Alarms, Mode
 from sbtrain.config import PretrainConfig
 from sbtrain.data import Loader
 from sbtrain.graphs import GraphedStep
@@ -122,7 +122,9 @@ def train(
             loss, save_mark = totals.means_since(save_mark).get("loss"), totals.read()
             if guard.in_row == 0:
                 rollbacks = 0
-        marks = {"names": totals.names, "sums": totals.read(), "line": line_mark, "save": save_mark}
+        marks = {
+            "names": totals.names, "sums": totals.read(), "line": line_mark, "save": save_mark, "recent": totals.recent,
+        }  # fmt: skip
         state = {
             "totals": marks, "bad": guard.in_row, "shift": shift, "rollbacks": rollbacks, "loss": loss,
             "regular": regular,
@@ -148,7 +150,7 @@ def train(
         found.load_optimizer(learn.optimizer)
         learn.reset()
         state, marks = found.state, found.state["totals"]
-        totals.load(marks["names"], marks["sums"])
+        totals.load(marks["names"], marks["sums"], marks.get("recent"))
         line_mark, save_mark, shift, rollbacks = marks["line"], marks["save"], state["shift"], state["rollbacks"]
         guard.in_row = state["bad"]
         return found.step
@@ -200,8 +202,8 @@ def train(
                 continue
             if step % habits.log_every == 0 or step == steps or monitor.due(step, steps) or alarms.due(step):
                 line = _line(step, steps, lr, loader, totals, line_mark, watch)
-                counts = totals.applied_since(line_mark), totals.skipped_since(line_mark)
-                line = alarms.add(method, line, *counts, rollbacks)
+                recent = totals.recent_means(ENOUGH_STEPS)
+                line = alarms.add(method, line, *recent, totals.skipped_since(line_mark), rollbacks)
                 line = monitor.add(method, line)
                 line_mark = totals.read()
                 metrics.append(line)

@@ -63,22 +63,26 @@ class Totals:
         self.names: list[str] = []
         self._device = device
         self._sums: Tensor | None = None
+        self.recent: list[list[float]] = [[], []]
+        """Readings at the last two calls of `recent_means` that had enough steps."""
 
     def add(self, names: list[str], losses: Tensor, finite: Tensor) -> None:
         """Add the losses (n,) of one step; one that is not `finite` only counts."""
-        if self._sums is None or names != self.names:  # or the run was begun by a version that logged others
+        if self._sums is None or names != self.names:  # none yet, or the run was begun by a version that logged others
+            skipped = 0.0 if self._sums is None else self._sums[-1]
             self.names = names
             self._sums = torch.zeros(len(names) + 2, dtype=torch.float64, device=self._device)
+            self._sums[-1] = skipped
         flags = torch.stack([finite, ~finite])
-        self._sums += torch.cat([torch.where(finite, losses, 0.0), flags])
+        self._sums += torch.cat([torch.where(finite & torch.isfinite(losses), losses, 0.0), flags])
 
     def read(self) -> list[float]:
         """Return the sums: waits for the device."""
         return [] if self._sums is None else [float(value) for value in self._sums.tolist()]
 
-    def load(self, names: list[str], sums: list[float]) -> None:
+    def load(self, names: list[str], sums: list[float], recent: list[list[float]] | None = None) -> None:
         """Go on from a reading."""
-        self.names = names
+        self.names, self.recent = names, recent or [[], []]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device) if sums else None
 
     def means_since(self, mark: list[float]) -> dict[str, float | None]:
@@ -89,6 +93,18 @@ class Totals:
             return dict.fromkeys(self.names)
         steps = now[-2] - before[-2]
         return {name: (now[i] - before[i]) / steps for i, name in enumerate(self.names)}
+
+    def recent_means(self, enough: int) -> tuple[dict[str, float | None], float]:
+        """Return the means over the last steps applied, `enough` of them unless the run is younger, and how many.
+
+        They are those since the last call that had so many, or where these are fewer, since the one before it.
+        """
+        whole = self.applied_since(self.recent[1]) >= enough
+        mark = self.recent[whole]
+        found = self.means_since(mark), self.applied_since(mark)
+        if whole:
+            self.recent = [self.recent[1], self.read()]
+        return found
 
     @property
     def skipped(self) -> float:

@@ -138,7 +138,7 @@ def _open_shards(request: Request) -> Manifest:
     colorspace = request.colorspace or _colorspace_of(request) or ("rgb" if method in AUGMENTATION else None)
     if method in AUGMENTATION and colorspace == "rgb" and (other := _other_than_rgb(root)):
         target = other.target if other.target.bins == "uniform" else TargetSpec()
-        built = build_command(other, "rgb", other.image_size, target, other.root.parent)
+        built = build_command(other, "rgb", other.image_size, target, other.root.resolve().parent)
         raise RunError(
             f"{root}: no rgb here, it holds {other.colorspace}, and {method} sees rgb alone. Build it of the same images: "
             f"{built}"

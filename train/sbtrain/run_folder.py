@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,8 @@ import sbformat
 from sbformat.errors import SplitbrainError
 from sbformat.manifest import Manifest, json_digest, prepared_colorspaces, write_atomically
 from sbtrain.config import PretrainConfig
-from sbtrain.runtime import RunError, only_one
+from sbtrain.events import NAME as EVENTS
+from sbtrain.runtime import LOCK_NAME, RunError, only_one
 
 CONFIG_NAME = "config.json"
 FORMAT = "sbtrain-run"
@@ -79,31 +79,42 @@ def open_run(run_dir: Path, config: PretrainConfig, data: dict[str, Any], preset
 
 @contextmanager
 def begun_or_gone(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder for this process; what fails before its first checkpoint leaves no file and no folder behind.
+    """Hold the run folder for this process; a run that fails before its first checkpoint leaves nothing of its own behind.
 
     Raises
     ------
     RunError
         As `only_one`.
     """
-    made, there = list[Path](), set[Path]()
-    with suppress(OSError):
+    made, new = list[Path](), False
+    with suppress(OSError):  # `only_one` says what is wrong with it
         made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-        there = set(run_dir.iterdir())
+        new = not (run_dir / CONFIG_NAME).exists()
     with only_one(run_dir):
         try:
             yield
         except BaseException:
-            if not any(run_dir.glob("checkpoints/step-*")):
-                _remove(run_dir, there, made)
+            if new and not _has_checkpoints(run_dir):
+                _remove(run_dir, made)
             raise
 
 
-def _remove(run_dir: Path, but: set[Path], folders: list[Path]) -> None:
+def _has_checkpoints(run_dir: Path) -> bool:
+    try:
+        return any((run_dir / "checkpoints").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:  # a disk that does not answer: nothing is to be lost
+        return True
+
+
+def _remove(run_dir: Path, made: list[Path]) -> None:
+    """Remove what a run writes before its first checkpoint, and folders that it made; with anything else in it one stays."""
     with suppress(OSError):  # why the run failed is what is to be said
-        for path in set(run_dir.iterdir()) - but:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for folder in folders:
+        for name in (CONFIG_NAME, LOCK_NAME, "metrics.jsonl", EVENTS):
+            (run_dir / name).unlink(missing_ok=True)
+    for folder in (run_dir / "checkpoints", run_dir / "results", *made):
+        with suppress(OSError):
             folder.rmdir()
 
 

@@ -28,7 +28,12 @@ EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run m
 #: SIGHUP is a terminal that was closed.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 STDERR = 2
+LOCK_NAME = ".lock"
 STOPPING = "Stopping after this step; press Ctrl-C again to end now"
+#: Kernels of fused attention -> whether torch began with them.
+_FUSED_ATTENTION = {
+    name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "cudnn")
+}
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _log = logging.getLogger(__name__)
 
@@ -121,12 +126,13 @@ def set_up(device: str, precision: str, mode: str, seed: int) -> Runtime:
 
 
 def _attend_in_order(exact: bool) -> None:
-    """Let attention be plain products and a softmax in `exact` mode, fused kernels otherwise.
+    """Let attention be plain products and a softmax in `exact` mode, what torch begins with otherwise.
 
     The gradients of the fused kernels add up in no fixed order: with ``warn_only`` torch does not ask them for another.
+    Fast mode puts back what torch began with, and not all of them: its 2.4 leaves out cuDNN's.
     """
-    for fused in ("flash", "mem_efficient", "cudnn"):
-        getattr(torch.backends.cuda, f"enable_{fused}_sdp")(not exact)
+    for fused, found in _FUSED_ATTENTION.items():
+        getattr(torch.backends.cuda, f"enable_{fused}_sdp")(found and not exact)
 
 
 def _keep_freed_memory() -> None:
@@ -210,7 +216,7 @@ def only_one(run_dir: Path) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / ".lock").open("a+")
+        lock = (run_dir / LOCK_NAME).open("a+")
     except OSError as error:
         raise RunError(
             f"{run_dir}: cannot be the folder of a run ({error}). Choose one that can be made and written"

@@ -102,7 +102,6 @@ class Fitter:
         if stopper:
             stopper.restore()
         else:
-            self.runtime.seed_step(seed, step)
             self.calibrate(model, learn)
         return step
 

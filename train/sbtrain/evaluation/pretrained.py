@@ -126,7 +126,12 @@ def hold_pretrained(
 
 
 def open_pretrained(
-    run_dir: Path, shards: Path, split: str, say: Callable[[str], None], labeled: Mapping[str, str] | None = None
+    run_dir: Path,
+    shards: Path,
+    split: str,
+    say: Callable[[str], None],
+    labeled: Mapping[str, str] | None = None,
+    option: str = "--split",
 ) -> Pretrained:
     """Load a pretraining run, to classify the images of `split` under `shards`.
 
@@ -138,6 +143,8 @@ def open_pretrained(
     say : callable
     labeled : mapping, optional
         Option -> split that has to be there with labels, which is looked at before anything is said.
+    option : str
+        Chooses another `split`, where none is labeled.
 
     Raises
     ------
@@ -151,11 +158,11 @@ def open_pretrained(
     there = read_run(run_dir)
     config = read_config(run_dir)
     manifest = _open_shards(shards, there["data"], run_dir, config)
-    for option, name in (labeled or {"--split": split}).items():
-        check_split(manifest, name, option, labeled=labeled is not None)
+    for chooses, name in (labeled or {option: split}).items():
+        check_split(manifest, name, chooses, labeled=labeled is not None)
     if not holds(manifest, config.split, there["data"]):
         by = f": normalized by the statistics of their split {split}" if config.normalize == "standard" else ""
-        say(f"{manifest.root}: not the images that the run learned from, which it can be judged by as well{by}")
+        say(f"{manifest.root}: not the shards that the run learned from, but it can be judged by them as well{by}")
         config = replace(config, split=split)
     method = build_method(config, manifest)
     newest = checkpoint.latest(run_dir / "checkpoints", say)
@@ -179,9 +186,10 @@ def check_split(manifest: Manifest, split: str, option: str | None = None, label
         With those that are.
     """
     chosen, there = f" with {option}" if option else "", manifest.splits
+    choose = "Choose shards that have it, --shards" if option == "--shards" else f"Choose another{chosen}"
     if split not in there:
         raise FormatError(
-            f"{manifest.root} has splits {', '.join(there)}, no {split}. Choose another{chosen}, or build it: sbprep build "
+            f"{manifest.root} has splits {', '.join(there)}, no {split}. {choose}, or build it: sbprep build "
             f"--{split} PATH"
         )
     if labeled and there[split].label_kind is None:
@@ -239,7 +247,8 @@ def _named(target: dict[str, Any]) -> dict[str, Any]:
 
 def _command_like(data: dict[str, Any], manifest: Manifest) -> str:
     """Return what builds shards like those of a run, whose record of them is `data`, of the images of `manifest`."""
-    out, target = manifest.root.parent, TargetSpec.from_json(data["target"])
+    # Resolved: "." and "rgb" have no folder above in their names.
+    out, target = manifest.root.resolve().parent, TargetSpec.from_json(data["target"])
     if (data["image_size"], target) != (manifest.image_size, manifest.target):  # else color spaces share a folder
         out = out.with_name(f"{out.name}-{data['image_size']}-{target.size}")
     return build_command(manifest, data["colorspace"], data["image_size"], target, out)

@@ -57,7 +57,7 @@ def export_command(run_dir: Path, shards: Path, out: Path, layer: str | None, po
         raise ConfigError(f"pool {pool}, expected 0 or more")
     set_up("cpu", "float32", "exact", 0)
     with ProgressPrinter() as progress:
-        pretrained = open_pretrained(run_dir, shards, read_config(run_dir).split, progress.say)
+        pretrained = open_pretrained(run_dir, shards, read_config(run_dir).split, progress.say, option="--shards")
         card = export(pretrained, out, progress.say, layer, pool, chosen)
     shape = " x ".join(map(str, card["output"]["shape"]))
     click.echo(f"{out}: {card['network']} up to {card['layer']}, {card['parameters']:,} parameters, features {shape}")

@@ -60,11 +60,27 @@ class NeighborQueue(nn.Module):
         One that is not finite leaves its place as it was: a bad step is not applied, and must not stay here either.
         """
         z, index = z[-self.length :], index[-self.length :]
-        # For each place the row that comes to it, beyond the last: none. Not written by index: in exact mode torch looks,
-        # on the host, whether such places exist, which waits for the device and cannot be part of a CUDA graph.
+        # On CUDA, in exact mode, torch looks on the host whether places written by index exist, scatter_'s as well: that
+        # waits for the device, and cannot be part of a CUDA graph.
+        everywhere = z.is_cuda and torch.are_deterministic_algorithms_enabled()
+        (self._write_everywhere if everywhere else self._write)(z, index, torch.isfinite(z).all(1))
+        self.pushed.add_(len(z))
+
+    def _write(self, z: Tensor, index: Tensor, finite: Tensor) -> None:
+        """Write the places of the rows that come, B at most L of them, and no other.
+
+        Of 1,000, 65,536 or 262,144 places 256 rows of 128 numbers take 0.1 ms of a CPU's thread so; to write all takes
+        0.18, 23 and 134 ms.
+        """
+        places = (torch.arange(len(z), device=z.device) + self.pushed) % self.length
+        rows = torch.where(finite[:, None], z, self.rows[places])
+        self.rows.scatter_(0, places[:, None].expand_as(rows), rows)
+        self.index.scatter_(0, places, torch.where(finite, index, self.index[places]))
+
+    def _write_everywhere(self, z: Tensor, index: Tensor, finite: Tensor) -> None:
+        """Write all L places, each that no row comes to as it was: the same bits."""
         coming = (torch.arange(self.length, device=z.device) - self.pushed) % self.length
         row = coming.clamp(max=len(z) - 1)
-        taken = (coming < len(z)) & torch.isfinite(z).all(1)[row]
+        taken = (coming < len(z)) & finite[row]
         torch.where(taken[:, None], z[row], self.rows, out=self.rows)
         torch.where(taken, index[row], self.index, out=self.index)
-        self.pushed.add_(len(z))

@@ -136,7 +136,7 @@ def spread(z: Tensor) -> Tensor:
 
 
 def overlap(z: Tensor) -> Tensor:
-    """Return the mean squared cosine of different rows (B, P): 1 / P for directions at random, 1 for one line."""
+    """Return the mean squared cosine of different rows (B, P): 1 / P for directions at random, 1 for one line, 0 if B is 1."""
     B = len(z)
     unit = functional.normalize(z.float(), dim=1)
-    return ((unit @ unit.T).float().square().sum() - B) / (B * (B - 1))
+    return ((unit @ unit.T).float().square().sum() - B) / max(1, B * (B - 1))

@@ -64,7 +64,8 @@ def load_weights(backbone: Backbone, path: Path) -> str:
     given = _read(path)
     inside, outside = _unwrapped(given)
     state = _named(backbone, inside)
-    if backbone.name == "vit_small_2021" and "blocks.0.attn.qkv.weight" in given:  # no run of ours: those have prefixes
+    # No run of ours, whose names have prefixes of their own behind that of DistributedDataParallel.
+    if backbone.name == "vit_small_2021" and any(f"{ddp}blocks.0.attn.qkv.weight" in given for ddp in ("", "module.")):
         state = _with_scale_of_2021(state)
     ours = backbone.body.state_dict()
     spare = [name for name in state if name not in ours and not _CLASSIFIER.match(name)]

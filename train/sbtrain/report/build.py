@@ -22,6 +22,7 @@ from sbtrain.report.reproduced import reproduced_scales, reproduced_sections
 from sbtrain.report.runs import Run, find_runs, read_runs
 from sbtrain.report.training import speed_section, training_section
 from sbtrain.runtime import RunError
+from sbtrain.words import counted
 
 #: In the order of the page: what was reached, how, and what it rests on.
 SECTIONS: tuple[Callable[[Sequence[Run]], Section], ...] = (
@@ -98,7 +99,7 @@ def describe(runs: Sequence[Run], remarks: Sequence[str]) -> Document:
         sections.sort(key=lambda section: section.anchor == "published")  # nothing of ours stands beside them
     sections.sort(key=lambda section: section.bare)  # what there is comes first
     names = sorted({run.label for run in runs})
-    what = f"{len(runs)} run{'s' if len(runs) != 1 else ''}: " + "; ".join(names[:6]) + (" …" if len(names) > 6 else "")
+    what = f"{counted(len(runs), 'run')}: " + "; ".join(names[:6]) + (" …" if len(names) > 6 else "")
     return Document(
         title=title_of(runs),
         lead=f"{what}{'' if what.endswith('…') else '.'} Every number is mean ± 95 % interval over draws where several were made.",

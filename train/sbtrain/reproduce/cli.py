@@ -25,6 +25,7 @@ from sbtrain.reproduce.scales import SCALES, scale_of
 from sbtrain.reproduce.sets import MissingShards, find_sets
 from sbtrain.reproduce.view_scales import SIMSIAM
 from sbtrain.runtime import RunError
+from sbtrain.words import counted
 
 EXAMPLE = """\b
 Example:
@@ -175,15 +176,17 @@ def _show(work: Work) -> None:
         except MissingShards as error:
             state, lacking = str(error), lacking + 1
         click.echo(f"{cell.name}: {'; '.join((PRETRAIN, *(name for name, _ in cell.evaluations)))}: {state}")
-    here = f"{f'{len(work.cells) - lacking} of ' * (0 < lacking < len(work.cells))}{len(work.cells)} cells in {work.folder}: "
+    some = f"{len(work.cells) - lacking} of " if 0 < lacking < len(work.cells) else ""
+    here = f"{some}{counted(len(work.cells), 'cell')} in {work.folder}: "
     if lacking == len(work.cells):
         click.echo(
             f"{here}none can run, as --shards hold none of their data sets. Build them, and name each by --shards"
         )
         return
+    without = f"; {counted(lacking, 'cell')} without data" if lacking else ""
     click.echo(
         f"{here}about {duration_text(total)} on 2 cores of an AMD EPYC (Zen 5) that do nothing else, far less on a GPU"
-        f"{f'; {lacking} have no data' if lacking else ''}. Scale {work.scale.name}: {work.scale.about}"
+        f"{without}. Scale {work.scale.name}: {work.scale.about}"
     )
 
 
@@ -193,8 +196,8 @@ def _write_jobs(work: Work, folder: Path, collect: list[str]) -> None:
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error}). Use another --jobs") from error
     missing = len(work.cells) - len(written)
-    left_out = f"; {missing} cells lack shards (--dry-run says which)" if missing else ""
-    click.echo(f"{folder / 'submit.sh'}: {len(written)} jobs{left_out}")
+    left_out = f"; {counted(missing, 'cell')} without shards (--dry-run says which)" if missing else ""
+    click.echo(f"{folder / 'submit.sh'}: {counted(len(written), 'job')}{left_out}")
 
 
 def _again(

@@ -92,9 +92,9 @@ def _classes(setting: Setting, data: str, network: str, line: PublishedRow, sour
     fine = {**scale.finetune, "draws": scale.fine_draws.get(data, 1), **shared, "from_scratch": control}
     name = f"fine-tuned{SCRATCH if control else ''}"
     evaluations: dict[str, Evaluation] = {name: FinetuneConfig(**fine)}
-    # Where a stand-in is reported by val, that is no number of test.
-    published = line.values.get("val" if split == "val" else "top1", line.values["top1"])
-    measures = _measures(name, {"top1": f"top-1{_of(split)}"}, {"top1": published})
+    # Where a stand-in is reported by val, that is no number of test: STL-10's lines have none of val.
+    published = line.values.get("val" if split == "val" else "top1")
+    measures = [Measure(f"top-1{_of(split)}", name, "top1", published)]
     if "val" in line.values and split != "val":
         evaluations[f"{name}, val"] = FinetuneConfig(**{**fine, "eval_split": "val"})
         measures.append(Measure(f"top-1, val{SCRATCH if control else ''}", f"{name}, val", "top1", line.values["val"]))
