@@ -151,8 +151,8 @@ def _lost_text(path: Path, copy: Path) -> str:
 
 def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
     """Return the options that `manifest` was built with."""
-    recipe = manifest.recipe
-    if manifest.root.name != manifest.colorspace:
+    recipe, root = manifest.recipe, manifest.root.absolute()  # "." has neither a name nor a parent
+    if root.name != manifest.colorspace:
         raise BuildError(
             f"{manifest.root}: the folder was renamed. Name it {manifest.colorspace} again, so that a build can write there"
         )
@@ -171,7 +171,7 @@ def config_from_manifest(manifest: Manifest, workers: int = -1) -> BuildConfig:
         colorspaces=(manifest.colorspace,),
         paths=paths,
         dataset=recipe["dataset"],
-        out=manifest.root.parent,
+        out=root.parent,
         image_size=manifest.image_size,
         resize=recipe["resize"],
         target=manifest.target,

@@ -123,6 +123,15 @@ def test_all_that_is_damaged_is_mended_at_once_and_nothing_else_is_made(sound: M
     assert tree(own.root) == tree(sound.root)
 
 
+def test_a_set_is_mended_from_within(own: Manifest, sound: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(own.root / "train/shard-00001.h5", 80_000)
+    monkeypatch.chdir(own.root)
+    here = Manifest.read(Path())
+
+    assert repair(here, list(find_damage(here)), workers=1) == 1
+    assert tree(own.root) == tree(sound.root)
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
