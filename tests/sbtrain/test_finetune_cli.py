@@ -113,7 +113,7 @@ def test_statistics_of_other_images_are_named(few: Path, shards: Path, tmp_path:
     result = invoke(*command(run_dir, few))
 
     assert result.exit_code == 0, result.output
-    assert "which it can be judged by as well: normalized by the statistics of their split train" in result.output
+    assert "but it can be judged by them as well: normalized by the statistics of their split train" in result.output
 
 
 def test_samples_too_few_to_stop_early_by_are_named_once(few: Path, own_run: Path) -> None:
