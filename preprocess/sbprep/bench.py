@@ -30,8 +30,9 @@ from sbformat.errors import ConfigError, SourceError
 from sbformat.manifest import Manifest, open_manifest
 from sbformat.schema import CHUNK_IMAGES, STORED_OFFSET, STORED_SCALE, TargetSpec
 from sbformat.shard import Shard, open_shard
+from sbformat.words import counted
 from sbprep import published
-from sbprep.bench_build import Files, Job, building, counted, scaling
+from sbprep.bench_build import Files, Job, building, scaling
 from sbprep.config import BuildConfig
 from sbprep.convert import convert
 from sbprep.decode import decode, use_one_thread

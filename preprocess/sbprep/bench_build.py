@@ -23,6 +23,7 @@ import numpy as np
 
 from sbformat.errors import BuildError
 from sbformat.schema import CHUNK_IMAGES, IMAGES_PER_SHARD
+from sbformat.words import counted
 from sbprep import pipeline
 from sbprep.config import BuildConfig
 from sbprep.convert import convert
@@ -77,7 +78,7 @@ def building(files: Files, crew: Crew, jobs: dict[str, Job], lacking: list[str],
         stages = _stages(files) if workers == 1 else {}
         result = rounds({"build": partial(_rate, config), **_others(crew, workers, jobs), **stages}, repeats)
         yield (
-            f"build, JPEG files to rescaled_lab, {counted(workers, 'process')} a side, shards of {shard:,} images, "
+            f"build, JPEG files to rescaled_lab, {counted(workers, 'process', 'processes')} a side, shards of {shard:,} images, "
             f"start-up left out"
         )
         for theirs, bar in BARS.items():
@@ -106,7 +107,7 @@ def scaling(files: Files, crew: Crew, alone: Job, scheduler: str | None, repeats
     machine = _others(crew, workers, {"several alone": alone}) | _others(crew, 1, {"one alone": alone})
     result = rounds({name: partial(_rate, config, workers) for name, config in sides.items()} | machine, repeats)
     yield f"build, JPEG files to rescaled_lab, shards of {shard:,} images, start-up left out"
-    many = counted(workers, "process")
+    many = counted(workers, "process", "processes")
     yield comparison(result, "several", "one", f"{many} / 1 process", Bar(0.95 * workers, workers))
     yield comparison(result, "several alone", "one alone", "the same, reading and decoding alone")
     if scheduler is not None:
@@ -119,11 +120,6 @@ def first_build(config: BuildConfig) -> float:
     # Not getrusage: its maximum starts with what the parent had in memory when it started this process.
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 / 1e6 for line in status if line.startswith("VmHWM"))
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 worker``, ``2 workers``, ``2 processes``."""
-    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def _links(files: Files, count: int) -> Path:

@@ -11,6 +11,7 @@ import click
 
 from sbformat.manifest import Manifest
 from sbformat.schema import CHUNK_IMAGES
+from sbformat.words import counted
 from sbprep.config import REMOTE
 from sbprep.disk import check_room, check_writable, temporary_bytes
 from sbprep.estimate import estimate
@@ -95,11 +96,6 @@ def duration_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def counted(number: int, what: str, many: str | None = None) -> str:
-    """Return 1 shard or 1,234 shards."""
-    return f"{number:,} {what if number == 1 else many or f'{what}s'}"
 
 
 def plan_text(plan: Plan) -> str:

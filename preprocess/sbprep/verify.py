@@ -23,12 +23,13 @@ from sbformat.layout import spelled
 from sbformat.manifest import COPY_NAME, MANIFEST_NAME, Manifest, ShardRecord, open_manifest
 from sbformat.schema import COLORSPACES
 from sbformat.shard import open_shard
+from sbformat.words import counted
 from sbprep.config import BuildConfig
 from sbprep.journal import Key, journal_paths
 from sbprep.pipeline import run_plan
 from sbprep.plan import make_plan
 from sbprep.progress import Report
-from sbprep.report import ProgressPrinter, counted, show_damage
+from sbprep.report import ProgressPrinter, show_damage
 from sbprep.seal import write_file
 
 

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from runs import command
+from sbformat.words import counted
 from sbtrain.cli import main
 from sbtrain.networks.backbones import TIMM
-from sbtrain.words import counted
 
 PLAIN = ("--method", "simsiam", "--network", "resnet18-cifar", "--colorspace", "rgb")
 SIMSIAM = ("--method", "simsiam", "--network", "half:simplenet", "--projector", "report", "--colorspace", "rgb")

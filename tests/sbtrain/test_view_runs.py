@@ -37,18 +37,22 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
+def assert_a_stop_changes_nothing(shards: Path, folder: Path, *options: str) -> None:
+    """Run once as a whole, and once stopped after a step and gone on with: to the same bits, in ``whole`` and ``parts``."""
+    whole, parts = (command(shards, folder / name, *options) for name in ("whole", "parts"))
+    result = invoke(*whole)
+    assert result.exit_code == 0, result.output
+    assert invoke(*parts, "--stop-after", "1").exit_code == 0
+    assert invoke(*parts).exit_code == 0
+
+    assert outcome(folder / "parts") == outcome(folder / "whole")
+
+
 @pytest.mark.parametrize("method", [SIMSIAM, SELF_CLASSIFIER], ids=["simsiam", "self-classifier"])
 def test_a_stopped_run_goes_on_to_the_same_bits(method: tuple[str, ...], shards: Path, tmp_path: Path) -> None:
     """Moments, BatchNorm, the queue and the views of every sample."""
     short = (*method, "--limit", "16", "--epochs", "2")
-    whole, parts = (command(shards / "rgb", tmp_path / name, *short) for name in ("whole", "parts"))
-    result = invoke(*whole)
-    assert result.exit_code == 0, result.output
-    assert invoke(*parts, "--stop-after", "1").exit_code == 0
-
-    assert invoke(*parts).exit_code == 0
-
-    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert_a_stop_changes_nothing(shards / "rgb", tmp_path, *short)
     logged = lines(tmp_path / "whole")[-1]
     assert {"feature_std", "class_entropy"} & set(logged)
 
@@ -70,14 +74,7 @@ def test_a_stopped_run_of_another_backbone_goes_on_to_the_same_bits(
     short = ("--method", method, "--network", network, "--augmentation", "simsiam_cifar", "--view-size", "32",
              "--optimizer", "sgd", "--momentum", "0", "--batch-size", "4", "--limit", "8", "--checkpoint-every", "99",
              *{"simsiam": ("--projector", "report"), "self_classifier": ("--head", "16", "--classes", "4")}[method])  # fmt: skip
-    whole, parts = (command(shards / "rgb", tmp_path / name, *short) for name in ("whole", "parts"))
-    result = invoke(*whole)
-    assert result.exit_code == 0, result.output
-    assert invoke(*parts, "--stop-after", "1").exit_code == 0
-
-    assert invoke(*parts).exit_code == 0
-
-    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert_a_stop_changes_nothing(shards / "rgb", tmp_path, *short)
 
 
 @pytest.mark.parametrize(
@@ -99,14 +96,7 @@ def test_a_network_of_a_report_goes_on_to_the_same_bits_and_is_judged(
              "--optimizer", "sgd", "--momentum", "0", "--batch-size", "4", "--limit", "8", "--checkpoint-every", "99",
              "--epochs", "1", "--split", "train", "--precision", "float32",
              *{"simsiam": ("--projector", "report"), "self_classifier": ("--head", "16", "--classes", "3")}[method])  # fmt: skip
-    whole, parts = (command(few / "rgb", tmp_path / name, *short) for name in ("whole", "parts"))
-    result = invoke(*whole)
-    assert result.exit_code == 0, result.output
-    assert invoke(*parts, "--stop-after", "1").exit_code == 0
-
-    assert invoke(*parts).exit_code == 0
-
-    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert_a_stop_changes_nothing(few / "rgb", tmp_path, *short)
     kind, *options = evaluation
     result = invoke(kind, "--run", str(tmp_path / "parts"), "--shards", str(few), "--device", "cpu", *options)
     assert result.exit_code == 0, result.output

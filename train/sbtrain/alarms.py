@@ -1,9 +1,10 @@
 """Alarms while a run learns: embeddings that collapse, classes that nobody uses, steps that are not finite.
 
 SimSiam and Self-Classifier can reach a low loss by giving every image the same answer. Each line of metrics.jsonl is
-judged, and there is one at the end of every epoch, by what the last batch left behind (`sbtrain.methods.seen`) and by means
-over the last steps: no random number is drawn, no label is read. What a line says is a function of weights, batch and sums
-that a checkpoint holds, so a resumed run writes the same. Thresholds are fixed; docs/training.md ("Alarms") has what was measured on either side.
+judged, and there is one at the end of every epoch, by what the last batch left behind (`sbtrain.methods.seen`) and by
+means over the last steps: no random number is drawn, no label is read. What a line says is a function of weights, batch
+and sums that a checkpoint holds, so a resumed run writes the same. Thresholds are fixed; docs/training.md ("Alarms") has
+what was measured on either side.
 
 Axes: B images, P numbers an embedding, C classes.
 """
@@ -32,13 +33,13 @@ Mode = Literal["warn", "stop", "off"]
 ROWS = 64
 #: Deviation of normalized embeddings, in 1 / sqrt(P), that is a collapse: X. Chen and K. He, CVPR 2021, section 4.1.
 LEAST_STD = 0.1
-#: Dimensions that SimSiam's embeddings have to span, in shares of the images looked at: 4 of 64. Healthy runs pass through 5.3,
-#: so it sees an advanced collapse alone. Not Self-Classifier's, which are to end in as many directions as there are classes.
+#: Dimensions that SimSiam's embeddings have to span, in shares of the images looked at: 4 of 64. Healthy runs pass through
+#: 5.3, so it sees an advanced collapse alone. Not Self-Classifier's, which are to end in as many as there are classes.
 LEAST_RANK = 4 / 64
-#: SimSiam, means over the last steps. Mean squared cosine of different images' embeddings, `overlap`: from
-#: the first on they lie on one line; from the second on it is a collapse where two views of an image are no closer than that:
-#: 1 - alignment above so many times 1 - overlap. Neither rank nor overlap alone tells: healthy runs pass through 5 of 64
-#: dimensions and an overlap of 0.76 while their views agree. In the first few steps of a run the second is not asked: it is noise.
+#: SimSiam, means over the last steps. Mean squared cosine of different images' embeddings, `overlap`: from the first on they
+#: lie on one line; from the second on it is a collapse where two views of an image are no closer than that: 1 - alignment
+#: above so many times 1 - overlap. Neither rank nor overlap alone tells: healthy runs pass through 5 of 64 dimensions and an
+#: overlap of 0.76 while their views agree. In the first few steps of a run the second is not asked: it is noise.
 ONE_LINE, NEAR_LINE, VIEWS_APART, ENOUGH_STEPS = 0.85, 0.5, 1.05, 10
 #: Entropy of the chosen classes in units of ln C: at 0.1 of 10 classes, 95 % of the images are in one.
 LEAST_USAGE = 0.1
@@ -161,7 +162,7 @@ class Alarms:
             del self._on[kind]
             self._say(f"step {line.step:,}: alarm over: {OVER[kind]}")
         if line.step == line.steps:
-            for kind in self._on.keys() - set(new):
+            for kind in [kind for kind in self._on if kind not in new]:
                 self._say(f"step {line.step:,}: ALARM still on at the end: {self._on[kind][1]}. {WHAT_TO_DO}")
         collapsed = [text for kind, text in now.items() if kind != "nan"]
         if collapsed and self._mode == "stop":

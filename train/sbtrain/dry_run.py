@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from sbformat.words import counted
 from sbtrain import checkpoint
 from sbtrain.build import build_loader, build_method
 from sbtrain.data import Loader
@@ -25,7 +26,6 @@ from sbtrain.pretrain import copies, verify
 from sbtrain.progress import NoProgress, bytes_text, duration_text
 from sbtrain.runtime import RunError, StopRequest
 from sbtrain.step import Step
-from sbtrain.words import counted
 
 WARM_UP = 2
 TIMED_SECONDS = 3.0

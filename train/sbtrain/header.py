@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sbformat.words import counted
 from sbtrain.config import AUGMENTATION, PretrainConfig
 from sbtrain.data import Loader
 from sbtrain.methods.views import Views
@@ -12,7 +13,6 @@ from sbtrain.optim import learning_rate
 from sbtrain.prepare import Parts, Request
 from sbtrain.presets import presets_of
 from sbtrain.progress import bytes_text
-from sbtrain.words import counted
 
 #: Presets that are named.
 _SHOWN = 4

@@ -87,12 +87,10 @@ class Totals:
 
     def means_since(self, mark: list[float]) -> dict[str, float | None]:
         """Return the mean of each loss over the steps applied since the reading `mark`; None where there was none."""
-        now = self.read()
-        before = mark if len(mark) == len(now) else [0.0] * len(now)
-        if not now or now[-2] == before[-2]:
+        since = self._since(mark)
+        if not since[-2]:
             return dict.fromkeys(self.names)
-        steps = now[-2] - before[-2]
-        return {name: (now[i] - before[i]) / steps for i, name in enumerate(self.names)}
+        return {name: since[i] / since[-2] for i, name in enumerate(self.names)}
 
     def recent_means(self, enough: int) -> tuple[dict[str, float | None], float]:
         """Return the means over the last steps applied, `enough` of them unless the run is younger, and how many.
@@ -113,15 +111,17 @@ class Totals:
 
     def skipped_since(self, mark: list[float]) -> float:
         """Return the steps not applied since the reading `mark`: waits for the device."""
-        return self._count_since(mark, -1)
+        return max(0.0, self._since(mark)[-1])
 
     def applied_since(self, mark: list[float]) -> float:
         """Return the steps applied since the reading `mark`: waits for the device."""
-        return self._count_since(mark, -2)
+        return max(0.0, self._since(mark)[-2])
 
-    def _count_since(self, mark: list[float], which: int) -> float:
-        now = self.read()
-        return max(0.0, now[which] - (mark[which] if len(mark) == len(now) else 0.0)) if now else 0.0
+    def _since(self, mark: list[float]) -> list[float]:
+        """Return what has been added since the reading `mark`; since the beginning, where other names were logged then."""
+        now = self.read() or [0.0, 0.0]
+        before = mark if len(mark) == len(now) else [0.0] * len(now)
+        return [a - b for a, b in zip(now, before, strict=True)]
 
 
 class Stopwatch:

@@ -12,6 +12,7 @@ import click
 
 from sbformat.errors import ConfigError
 from sbformat.schema import COLORSPACES
+from sbformat.words import every
 from sbtrain.__main__ import EXIT_INTERRUPTED
 from sbtrain.alarms import Mode as AlarmMode
 from sbtrain.config import PretrainConfig
@@ -27,7 +28,6 @@ from sbtrain.pretrain import pretrain
 from sbtrain.progress import ProgressPrinter
 from sbtrain.ranks.launch import from_environment
 from sbtrain.runtime import EXIT_REQUEUE, StopRequest
-from sbtrain.words import every
 
 #: Field of `PretrainConfig` -> help of its option. A field without a line here has no option: a test looks.
 FIELD_HELP = {

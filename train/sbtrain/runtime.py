@@ -21,8 +21,8 @@ import torch
 
 from sbformat import locks
 from sbformat.errors import ConfigError, SplitbrainError
+from sbformat.words import counted
 from sbtrain.ranks.world import ALONE, World
-from sbtrain.words import counted
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a job script takes it for "run me again"
 #: SIGHUP is a terminal that was closed.

@@ -26,9 +26,9 @@ from sbformat.durable import make_folder
 from sbformat.errors import ShardError, SplitbrainError
 from sbformat.manifest import MANIFEST_NAME, Manifest, write_atomically
 from sbformat.records import ShardRecord
+from sbformat.words import every
 from sbtrain.progress import bytes_text
 from sbtrain.reader import SplitReader
-from sbtrain.words import every
 
 BLOCK = 4 << 20
 #: Seconds between looks at what another process has copied.

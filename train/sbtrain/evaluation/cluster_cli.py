@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from sbformat.words import every
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.cluster import cluster
 from sbtrain.evaluation.cluster_config import ClusterConfig
 from sbtrain.evaluation.cluster_result import ClusterFile, cluster_caption, cluster_table
 from sbtrain.evaluation.command import judged
 from sbtrain.options import LAYER, device_option, field_options, run_option, shards_option
-from sbtrain.words import every
 
 #: Field of `ClusterConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sbformat.errors import ConfigError
 from sbformat.manifest import Manifest
+from sbformat.words import counted
 from sbtrain.data import Batch, Rows
 from sbtrain.evaluation.attribute_result import AttributeFile, AttributeFit
 from sbtrain.evaluation.attributes import evaluate_attributes
@@ -33,7 +34,6 @@ from sbtrain.evaluation.pretrained import Pretrained, check_classes, seeded
 from sbtrain.methods.supervised import Classifier, Encoder, Supervised
 from sbtrain.progress import LINE_SECONDS
 from sbtrain.runtime import Runtime
-from sbtrain.words import counted
 
 Say = Callable[[str], None]
 #: Rows, pass -> batch.

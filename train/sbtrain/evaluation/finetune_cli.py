@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from sbformat.words import every
 from sbtrain.evaluation.attribute_result import AttributeFile, attribute_caption, attribute_comparison, attribute_table
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.command import judged
@@ -18,7 +19,6 @@ from sbtrain.evaluation.finetune_presets import PRESETS, preset_fields
 from sbtrain.evaluation.finetune_result import ResultFile, caption, comparison_table, table
 from sbtrain.evaluation.folds import FOLDS
 from sbtrain.options import LAYER, Settings, device_option, field_options, run_option, shards_option
-from sbtrain.words import every
 
 #: Field of `FinetuneConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {

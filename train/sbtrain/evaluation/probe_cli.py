@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sbformat.errors import ConfigError
+from sbformat.words import every
 from sbtrain.evaluation.chosen import chosen_rows
 from sbtrain.evaluation.command import judged
 from sbtrain.evaluation.finetune_config import samples_from_text, samples_text
@@ -15,7 +16,6 @@ from sbtrain.evaluation.probe import probe
 from sbtrain.evaluation.probe_config import ProbeConfig
 from sbtrain.evaluation.probe_result import caption, comparison_table, table
 from sbtrain.options import Settings, device_option, field_options, run_option, shards_option
-from sbtrain.words import every
 
 #: Field of `ProbeConfig` -> help of its option: a test looks that each has one.
 FIELD_HELP = {

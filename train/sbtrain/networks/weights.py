@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sbformat.errors import ConfigError
+from sbformat.words import counted
 from sbtrain.networks.backbones import RESNETS, Backbone
 from sbtrain.tensor_files import load_tensors
-from sbtrain.words import counted
 
 #: Beginnings of names that wrappers put there: DistributedDataParallel, our exports, our methods, our backbones.
 _WRAPPERS = ("module.", "method.", "backbone.", "body.")

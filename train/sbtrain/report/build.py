@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sbformat.durable import write_atomically
+from sbformat.words import counted
 from sbtrain.report.compare import published_section
 from sbtrain.report.document import Document, Section
 from sbtrain.report.feature_map import map_section
@@ -22,7 +23,6 @@ from sbtrain.report.reproduced import reproduced_scales, reproduced_sections
 from sbtrain.report.runs import Run, find_runs, read_runs
 from sbtrain.report.training import speed_section, training_section
 from sbtrain.runtime import RunError
-from sbtrain.words import counted
 
 #: In the order of the page: what was reached, how, and what it rests on.
 SECTIONS: tuple[Callable[[Sequence[Run]], Section], ...] = (

@@ -11,6 +11,7 @@ import click
 
 from sbformat.errors import ConfigError
 from sbformat.schema import SPLITS
+from sbformat.words import counted
 from sbtrain.evaluation.command import interruptible
 from sbtrain.options import device_option
 from sbtrain.progress import duration_text
@@ -25,7 +26,6 @@ from sbtrain.reproduce.scales import SCALES, scale_of
 from sbtrain.reproduce.sets import MissingShards, find_sets
 from sbtrain.reproduce.view_scales import SIMSIAM
 from sbtrain.runtime import RunError
-from sbtrain.words import counted
 
 EXAMPLE = """\b
 Example:
